@@ -1,0 +1,32 @@
+# Two commands do all the set-up: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/ltx
+	$(BIN)/ltx run
+
+test: .venv/test
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+lint: .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/ltx: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/test: .venv/ltx
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+.venv/lint: .venv/ltx
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[lint]'
+	@touch $@
+
+clean:
+	rm -rf .venv

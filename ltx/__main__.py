@@ -1,0 +1,5 @@
+"""`python -m ltx`."""
+
+from ltx.cli import main
+
+main()

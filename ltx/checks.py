@@ -1,0 +1,62 @@
+"""What must hold while an experiment runs. Every check is counted; a violation stops the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from ltx.errors import InvariantError
+from ltx.ticket import Ticket, Tree
+
+
+class Checks:
+    """Counts how often each promise was verified, for the manifest."""
+
+    def __init__(self) -> None:
+        self.passed: Counter[str] = Counter()
+
+    def hold(self, promise: str, kept: bool | Tensor, where: str = "") -> None:
+        if not bool(kept):
+            raise InvariantError(f"broken promise{' at ' + where if where else ''}: {promise}")
+        self.passed[promise] += 1
+
+    def nested(self, child: Tree, parent: Tree, where: str) -> None:
+        self.hold(
+            "masks are nested from level to level",
+            all(bool((child[name] <= parent[name]).all()) for name in parent),
+            where,
+        )
+
+    def starts_from(self, weights: Tree, ticket: Ticket, where: str) -> None:
+        """Survivors equal the ticket's weights bit for bit; everything pruned is zero."""
+        self.hold(
+            "survivors start bit-equal to the rewind weights and the pruned at zero",
+            all(
+                torch.equal(tensor, torch.where(ticket.mask[name], ticket.weights[name], 0))
+                if name in ticket.mask
+                else torch.equal(tensor, ticket.weights[name])
+                for name, tensor in weights.items()
+            ),
+            where,
+        )
+
+    def zero(self, what: str, tree: Tree, mask: Tree, sound: Tensor, where: str) -> None:
+        """Pruned entries are exactly zero in every replicate that has not diverged (sound [R] bool)."""
+        self.hold(
+            f"pruned {what} are exactly zero",
+            all(not ((tree[name] != 0) & ~alive)[sound].any() for name, alive in mask.items() if name in tree),
+            where,
+        )
+
+    def control(self, rival: Ticket, ticket: Ticket, where: str) -> None:
+        """A control is another network with the ticket's number of weights in every layer."""
+        same_mask = all(torch.equal(rival.mask[name], alive) for name, alive in ticket.mask.items())
+        same_start = all(torch.equal(rival.weights[name], ticket.weights[name]) for name in ticket.mask)
+        self.hold("a control differs from its ticket", not (same_mask and same_start), where)
+        self.hold(
+            "a control keeps its ticket's layer counts",
+            all(torch.equal(count, rival.kept()[name]) for name, count in ticket.kept().items()),
+            where,
+        )

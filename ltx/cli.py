@@ -1,0 +1,103 @@
+"""The command line: parse, call, print. Heavy imports live inside the commands, so that help is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ltx import __version__
+from ltx.errors import Interrupted, UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A laboratory for the lottery ticket hypothesis: train, prune, rewind, retrain.",
+)
+
+HYDRA = {"ignore_unknown_options": True}  # Hydra's own flags go through
+
+
+def complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
+    from ltx.launch import completions
+
+    return completions([*(ctx.params.get("overrides") or []), *ctx.args], incomplete)
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]... [HYDRA FLAGS]",
+        help="for example config=mnist_lenet recipe.steps=2000 method=oneshot; --cfg job shows every key",
+        autocompletion=complete,
+        show_default=False,
+    ),
+]
+Paths = Annotated[list[Path], typer.Argument(help="runs, or folders with runs below them", show_default=False)]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"ltx {__version__}")
+        raise typer.Exit
+
+
+@app.command(context_settings=HYDRA)
+def run(overrides: Overrides = None) -> None:
+    """Run one experiment, or continue it; ends with its table and figures."""
+    from ltx.launch import launch
+
+    launch(overrides or [])
+
+
+@app.command(name="list")
+def list_() -> None:
+    """List the experiments, methods, models, datasets and controls that exist."""
+    from ltx.show import catalogue
+
+    catalogue()
+
+
+@app.command()
+def show(run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)]) -> None:
+    """Show what a finished or interrupted run is."""
+    from ltx.show import summary
+
+    summary(run)
+
+
+@app.command()
+def plot(
+    paths: Paths,
+    out: Annotated[Path | None, typer.Option(help="where figures and tables of several runs go")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="also write PDF")] = False,
+    tolerance: Annotated[
+        float, typer.Option(help="accuracy that a matching ticket may lack, as a fraction")
+    ] = 0.0,
+) -> None:
+    """Draw figures and tables of every run below the paths."""
+    from ltx.report import draw
+
+    for file in draw(paths, out=out, pdf=pdf, tolerance=tolerance):
+        typer.echo(file)
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line and exit code 2, a requested stop 130."""
+    try:
+        app()
+    except UserError as error:
+        print(f"ltx: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(f"ltx: {stop or 'stopped'}", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

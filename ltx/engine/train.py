@@ -1,0 +1,199 @@
+"""Training one round: R replicates of one ticket, from the step it starts at to the end of its plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ltx.checks import Checks
+from ltx.data.base import Split
+from ltx.engine import optimizer as optim
+from ltx.engine.feed import Feed, chunks
+from ltx.engine.forward import Forward, bind
+from ltx.task import Task
+from ltx.ticket import Curve, Round, Trained, Tree, copied
+
+Tick = Callable[[int, float | None], None]
+"""(step, mean validation accuracy if it was just measured): called after every step."""
+
+
+class Checkpoint(Protocol):
+    """Where a half-trained round is kept."""
+
+    def load(self) -> Tree | None:
+        """What was saved last, if anything."""
+
+    def due(self) -> bool:
+        """Whether it is time to save: asked after every step."""
+
+    def save(self, state: Tree) -> None:
+        """Keep the state; raises Interrupted if the run was asked to stop."""
+
+
+def train(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick: Tick) -> Trained:
+    """Train the round's ticket to the end of its plan, never stopping early; `watch` alone may end it sooner."""
+    with torch.random.fork_rng(devices=[]):
+        return Training(task, round, checks, tick).run(checkpoint)
+
+
+class Training:
+    """A round in training. Every tensor it changes is its own: the ticket is only read."""
+
+    def __init__(self, task: Task, round: Round, checks: Checks, tick: Tick) -> None:
+        self.task, self.round, self.checks, self.tick = task, round, checks, tick
+        self.plan, self.where = round.plan, f"level {round.level}, {round.name}"
+        self.weights = round.ticket.start()
+        checks.starts_from(self.weights, round.ticket, self.where)
+        self.network: Forward = bind(task.network(), self.weights, self.plan, task.seeds)
+        self.names = list(self.network.gradients)
+        for name in self.names:
+            self.weights[name].grad = self.network.gradients[name]
+        self.optimizer = optim.optimizer(self.plan, [self.weights[name] for name in self.names])
+        # The mask as numbers of the gradients' type, once: a bool factor would be converted at every step.
+        self.alive = {
+            name: alive.to(self.weights[name].dtype)
+            for name, alive in round.ticket.mask.items()
+            if not alive.all()
+        }
+        self.feed = Feed(task, self.plan)
+        self.step, self.seconds = round.start, 0.0
+        self.at: dict[int, Tree] = {}
+        self.points: list[dict[str, Tensor]] = []
+        self.tally = torch.zeros(task.replicates, device=task.device)  # sum of losses since the last evaluation
+        self.tallied = 0
+        self.diverged = torch.zeros(task.replicates, dtype=torch.bool, device=task.device)
+
+    def run(self, checkpoint: Checkpoint) -> Trained:
+        evaluations = set(self.plan.evaluations(self.round.start))
+        self._resume(checkpoint)
+        began = time.perf_counter() - self.seconds
+        if self.step == self.round.start and not self.points:
+            self._keep()
+            self._evaluate()
+        while self.step < self.plan.steps:
+            self._advance()
+            self._keep()
+            if self.step in evaluations:
+                self._evaluate()
+            else:
+                self.tick(self.step, None)
+            if checkpoint.due() and self.step < self.plan.steps:
+                self.seconds = time.perf_counter() - began
+                checkpoint.save(self._state())
+        _, train_accuracy = evaluate(self.network, self.feed, self.task.data.train)
+        if self.task.device.type == "cuda":
+            torch.cuda.synchronize(self.task.device)
+        return Trained(
+            final={name: tensor.detach() for name, tensor in self.weights.items()},
+            at=self.at,
+            curve=self._curve(),
+            train_accuracy=train_accuracy.cpu(),
+            diverged=self.diverged.cpu(),
+            steps=torch.full((self.task.replicates,), self.plan.steps - self.round.start),
+            seconds=time.perf_counter() - began,
+        )
+
+    def _advance(self) -> None:
+        """One step of every replicate; nothing here waits for the device."""
+        images, labels = self.feed.batch(self.step)
+        self.tally += self.network.backward(images, labels, self.step)
+        self.tallied += 1
+        if self.round.hooks.penalty:
+            self.round.hooks.penalty(self.weights, self.network.gradients)
+        # A pruned weight starts at zero and never sees a gradient: it stays zero, and so do its moments and decay.
+        for name, alive in self.alive.items():
+            self.network.gradients[name].mul_(alive)
+        rate = self.plan.lr_at(self.step)
+        optim.set_lr(self.optimizer, rate)
+        self.optimizer.step()
+        if self.round.hooks.project:
+            self.round.hooks.project(self.weights, rate)
+        self.step += 1
+
+    def _keep(self) -> None:
+        if self.step in self.round.keep:
+            self.at[self.step] = copied({name: tensor.detach() for name, tensor in self.weights.items()})
+
+    def _evaluate(self) -> None:
+        val_loss, val_accuracy = evaluate(self.network, self.feed, self.task.data.val)
+        _, test_accuracy = evaluate(self.network, self.feed, self.task.data.test)
+        train_loss = self.tally / self.tallied if self.tallied else torch.full_like(self.tally, torch.nan)
+        self.diverged |= ~val_loss.isfinite() | ~self.tally.isfinite()
+        point = {
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "test_accuracy": test_accuracy,
+        }
+        self.points.append({"step": torch.tensor(self.step), **{k: v.cpu() for k, v in point.items()}})
+        self.tally, self.tallied = torch.zeros_like(self.tally), 0
+        mask, sound = self.round.ticket.mask, ~self.diverged
+        self.checks.zero("weights", self.weights, mask, sound, self.where)
+        slots = optim.state(self.optimizer, self.names)
+        for slot in {key.rsplit("|", 1)[1] for key in slots} - {"step"}:
+            moments = {name: slots[f"{name}|{slot}"] for name in mask if f"{name}|{slot}" in slots}
+            self.checks.zero("optimizer state", moments, mask, sound, self.where)
+        self.tick(self.step, float(val_accuracy.mean()))
+
+    def _curve(self) -> Curve:
+        steps = torch.stack([point["step"] for point in self.points])
+        rest = {
+            key: torch.stack([point[key] for point in self.points], dim=1)
+            for key in ("train_loss", "val_loss", "val_accuracy", "test_accuracy")
+        }
+        return Curve(steps, **rest)
+
+    def _state(self) -> Tree:
+        """Everything that the rest of the round depends on; the random streams need no saving (see draw.py)."""
+        curve = vars(self._curve())
+        return {
+            "progress": torch.tensor([self.step, self.tallied, self.seconds], dtype=torch.float64),
+            "tally": self.tally,
+            "diverged": self.diverged,
+            **{f"curve/{key}": value for key, value in curve.items()},
+            **{f"weights/{name}": tensor for name, tensor in self.weights.items()},
+            **{f"optimizer/{key}": t for key, t in optim.state(self.optimizer, self.names).items()},
+            **{f"at/{step}/{name}": t for step, tree in self.at.items() for name, t in tree.items()},
+        }
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        saved = checkpoint.load()
+        if saved is None:
+            return
+        saved = {key: tensor.to(self.task.device) for key, tensor in saved.items()}
+        step, tallied, self.seconds = saved["progress"].tolist()
+        self.step, self.tallied = int(step), int(tallied)
+        self.tally, self.diverged = saved["tally"], saved["diverged"]
+        for name, tensor in self.weights.items():
+            tensor.detach().copy_(saved[f"weights/{name}"])  # in place: the network is bound to this memory
+        optim.restore(self.optimizer, self.names, below(saved, "optimizer/"))
+        for key, tensor in below(saved, "at/").items():
+            at, name = key.split("/", 1)
+            self.at.setdefault(int(at), {})[name] = tensor
+        curve = below(saved, "curve/")
+        for e, at in enumerate(curve.pop("step").cpu()):
+            self.points.append({"step": at, **{key: value[:, e].cpu() for key, value in curve.items()}})
+
+
+def below(tree: Tree, prefix: str) -> Tree:
+    """The part of a flat tree under a prefix, which is taken off."""
+    return {key.removeprefix(prefix): value for key, value in tree.items() if key.startswith(prefix)}
+
+
+@torch.no_grad()
+def evaluate(network: Forward, feed: Feed, split: Split) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy of every replicate on a whole split, [R] each."""
+    loss = correct = torch.zeros((), device=split.labels.device)
+    for part in chunks(split):
+        logits = network.logits(feed.normalise(part.images))  # [R, n, K]
+        labels = part.labels.expand(len(logits), -1)
+        loss = loss + F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(
+            labels
+        ).sum(1, dtype=torch.float64)
+        correct = correct + (logits.argmax(2) == labels).sum(1)
+    return (loss / len(split)).float(), (correct / len(split)).float()

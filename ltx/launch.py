@@ -1,0 +1,163 @@
+"""From a composed experiment to a finished run: load, train, publish. The task that Hydra's launchers call."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.plugins.completion_plugin import DefaultCompletionPlugin
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from ltx.checks import Checks
+from ltx.config import Composed, compose, config_dir, register
+from ltx.engine.forward import choose
+from ltx.errors import Interrupted, UserError
+from ltx.progress import Progress
+from ltx.run import play
+from ltx.store import Store, machine, now, write
+from ltx.task import Task
+
+
+def execute(composed: Composed, show: Progress | None = None) -> Path:
+    """Run one experiment to its end, continuing what is there; returns its folder.
+
+    Raises UserError for what the user can mend and Interrupted after saving when asked to stop.
+    """
+    run, show = composed.run, show or Progress()
+    device = run.torch_device()
+    data = run.dataset.load().to(device)
+    layers = run.layers(tuple(data.train.images.shape[1:]), data.classes)
+    plan = run.recipe.plan(len(data.train))
+    run.method.check(layers, plan)
+    task = Task(run.model, data, layers, run.seeds, device)
+    began, checks = time.perf_counter(), Checks()
+    with stopping() as stop, Store(composed.folder, task, composed.name, composed.config["method"]["name"], stop) as store:
+        write(store.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(composed.config)).encode())
+        store.manifest = {
+            "status": "running",
+            "config": composed.name,
+            "model": composed.config["model"]["name"],
+            "dataset": composed.config["dataset"]["name"],
+            "method": composed.config["method"]["name"],
+            "network": task.describe(),
+            "weights": layers.total,
+            "seeds": list(run.seeds),
+            "fingerprint": data.fingerprint,
+            "examples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+            "engine": choose(task.network(), plan).name,
+            **machine(device),
+            "started": now(),
+        }
+        show.say(
+            f"{composed.name}: {store.manifest['method']} on {store.manifest['dataset']}, {task.describe()}, "
+            f"seeds {run.seeds[0]}..{run.seeds[-1]}, {plan.steps} steps a round, {store.manifest['device']}\n"
+            f"results go to {store.folder}"
+        )
+        try:
+            with show:
+                play(run, task, plan, store, checks, show)
+        except (Interrupted, KeyboardInterrupt):
+            store.publish("interrupted", checks=dict(checks.passed))
+            raise Interrupted(f"stopped; everything so far is in {store.folder}, the same command continues") from None
+        seconds = round(time.perf_counter() - began, 1)
+        store.publish("complete", checks=dict(checks.passed), finished=now(), seconds=seconds)
+    for folder in store.damaged:
+        show.say(f"{folder} was damaged and has been trained again")
+    if not store.trained_now:
+        show.say(f"{store.folder} was complete already; nothing was trained")
+    return composed.folder
+
+
+@contextmanager
+def stopping() -> Iterator:
+    """Ctrl-C and SIGTERM ask training to save and stop after the current step; a second Ctrl-C stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def launch(args: list[str]) -> None:
+    """Compose and check first, so that the messages are ours; then hand over to Hydra, which calls back."""
+    overrides, flags = split(args)
+    if not set(flags) - {"-cd", "--config-dir"} - set(extra_dirs(flags)):
+        compose(overrides, *extra_dirs(flags)[:1])
+    failure: list[BaseException] = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            finish(execute(Composed.of(config, HydraConfig.get().runtime.choices)))
+        except (UserError, Interrupted) as error:  # Hydra would print its own line before ours
+            failure.append(error)
+
+    arguments, sys.argv = sys.argv, ["ltx", *overrides, *flags]
+    try:
+        register()
+        hydra.main(version_base="1.3", config_path=config_dir(), config_name="ltx")(job)()
+    finally:
+        sys.argv = arguments
+    if failure:
+        raise failure[0]
+
+
+def finish(folder: Path) -> None:
+    """Draw the run's figures and print its table."""
+    from ltx import report
+
+    report.draw([folder])
+    report.print_table(report.table([folder]), Console())
+    print(f"figures and tables: {folder}")
+
+
+def split(args: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides and Hydra's flags apart: argparse takes positional arguments in one stretch only."""
+    overrides = [a for a in args if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    rest = [a for a in args if a not in overrides]
+    return overrides, rest
+
+
+def extra_dirs(flags: list[str]) -> list[str]:
+    """The folder that -cd or --config-dir names, if any."""
+    named = [b for a, b in zip(flags, flags[1:], strict=False) if a in ("-cd", "--config-dir")]
+    return named + [f.partition("=")[2] for f in flags if f.startswith("--config-dir=")]
+
+
+def completions(words: list[str], incomplete: str) -> list[str]:
+    """Hydra's own completions of a half-typed override; bash hands `config=m` over as three words."""
+    words, head = list(words), ""
+    if words[-1:] == ["="]:  # config = m<TAB>
+        words, head = words[:-2], words[-2] + "="
+    elif words and "=" not in words[-1] and words[-1][0] not in "-~":  # config =<TAB>
+        head = words.pop() + "="
+    joined: list[str] = []
+    for word in words:
+        if word == "=" or (joined and joined[-1].endswith("=")):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    register()
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=config_dir()):
+        loader = GlobalHydra.instance().config_loader()
+        found = DefaultCompletionPlugin(loader)._query("ltx", " ".join([*joined, head + incomplete]))
+    return [word.removeprefix(head) for word in found]

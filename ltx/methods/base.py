@@ -1,0 +1,36 @@
+"""What a method is: a generator that asks for tickets to be trained and is told what became of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ltx.recipe import Plan
+from ltx.task import Layers, Task
+from ltx.ticket import Round, Ticket, Trained
+
+Search = Generator[Round, Trained, None]
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """The knobs of a search for tickets, and the search itself.
+
+    A search must be a function of (its knobs, the seeds, what it is sent): resuming a run drives it again.
+    """
+
+    summary: ClassVar[str]
+    nested: ClassVar[bool] = True  # whether each level's mask lies within the one before
+
+    @abstractmethod
+    def check(self, layers: Layers, plan: Plan | None) -> None:
+        """Raise UserError for what cannot be done; called before any data is loaded.
+
+        `plan` is None where only the data can tell how long an epoch is; then this is called again later.
+        """
+
+    @abstractmethod
+    def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
+        """Yield the rounds to train, one by one."""

@@ -1,0 +1,78 @@
+"""What is a network to ltx, and of which kind is each of its weights?"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import inf
+from typing import ClassVar
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from ltx.errors import UserError
+
+Shape = tuple[int, int, int]  # channels, height, width of one image
+
+
+@dataclass(frozen=True)
+class Model(ABC):
+    """One architecture family: its fields are the knobs a user may turn, and it builds the network."""
+
+    summary: ClassVar[str]  # one line for `ltx list`
+
+    @abstractmethod
+    def build(self, shape: Shape, classes: int) -> nn.Module:
+        """A network from images [B, *shape] to logits [B, classes], freshly drawn from torch's global RNG."""
+
+    def demand(self, shape: Shape, *, least: int) -> None:
+        """Refuse images with fewer than `least` pixels a side, which the pooling would shrink to nothing."""
+        if min(shape[1:]) < least:
+            name, (channels, height, width) = type(self).__name__.lower(), shape
+            raise UserError(
+                f"model {name} needs images of at least {least}x{least}, got {channels}x{height}x{width}"
+            )
+
+
+@dataclass(frozen=True)
+class ConvNet(Model):
+    """A network with channels, which one knob multiplies."""
+
+    width: float = 1.0  # multiplies the channels (and hidden units) of every layer but the output
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width < inf:
+            raise UserError(f"model.width must be positive, got {self.width}")
+
+    def wide(self, channels: int) -> int:
+        """So many channels at width 1, at this width; at least one."""
+        return max(1, round(channels * self.width))
+
+
+def unknown(key: str, value: str, allowed: Iterable[str]) -> UserError:
+    """The error for a name that does not exist: the nearest three if any are near, else all that do."""
+    near = get_close_matches(value, names := sorted(allowed), cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"
+    return UserError(f"{key} {value!r} does not exist; {hint}")
+
+
+def layer_kinds(network: nn.Module) -> dict[str, str]:
+    """Each convolution or dense weight's parameter name, in network order, and its kind.
+
+    The kind is "conv", "dense", "output" (the last Linear) or "shortcut" (a 1x1 convolution whose path says
+    shortcut or downsample, as in residual networks). Layers are known by module type; attention's projections
+    are dense. Biases and normalisation never appear, nor do embeddings, recurrent layers or reparametrised
+    weights. A tied weight appears once; a network that ends in a convolution has no output.
+    """
+    kinds, output = {}, None
+    for name, _ in network.named_parameters():
+        path, _, leaf = name.rpartition(".")
+        layer = network.get_submodule(path)
+        if isinstance(layer, _ConvNd) and leaf == "weight":
+            residual = "shortcut" in path or "downsample" in path
+            kinds[name] = "shortcut" if residual and set(layer.kernel_size) == {1} else "conv"
+        elif isinstance(layer, nn.Linear) and leaf == "weight":
+            kinds[name], output = "dense", name
+        elif isinstance(layer, nn.MultiheadAttention) and leaf.endswith("proj_weight"):
+            kinds[name] = "dense"
+    return kinds | ({output: "output"} if output else {})

@@ -1,0 +1,89 @@
+"""What a person sees while a run trains: bars on a terminal, one plain line a level elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from ltx.task import Task
+from ltx.ticket import Round, Trained
+
+REFRESH_SECONDS = 0.25
+
+
+class Progress:
+    """Level, density, step rate, time left and the last validation accuracy; to standard error."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[accuracy]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.again = 0
+
+    def __enter__(self) -> Progress:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+        self._say_again()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def begin(self, task: Task, round: Round) -> None:
+        self._say_again()
+        density = 100 * float(task.alive(round.ticket).float().mean()) / task.layers.total
+        self.bar = self.bars.add_task(
+            f"level {round.level} {round.name} {density:.1f} %",
+            total=round.plan.steps - round.start,
+            rate="",
+            accuracy="",
+        )
+        self.first, self.began, self.shown = round.start, time.monotonic(), 0.0
+
+    def tick(self, step: int, accuracy: float | None) -> None:
+        if self.bars.disable:
+            return
+        now = time.monotonic()
+        if accuracy is None and now - self.shown < REFRESH_SECONDS:
+            return
+        self.shown, done = now, step - self.first
+        update = {"rate": f"{done / max(now - self.began, 1e-9):.0f} steps/s"}
+        if accuracy is not None:
+            update["accuracy"] = f"val {100 * accuracy:.1f} %"
+        self.bars.update(self.bar, completed=done, **update)
+
+    def end(self, task: Task, round: Round, trained: Trained, *, fresh: bool) -> None:
+        if not fresh:
+            self.again += 1
+            return
+        self.bars.remove_task(self.bar)
+        best = trained.curve.early_stop()
+        rows = range(task.replicates)
+        accuracy = 100 * float(trained.curve.test_accuracy[rows, best].mean())
+        early = float(trained.curve.step[best].float().mean())
+        density = 100 * float(task.alive(round.ticket).float().mean()) / task.layers.total
+        diverged = int(trained.diverged.sum())
+        self.say(
+            f"level {round.level:2d}  {round.name:10s} {density:6.2f} % of weights   "
+            f"test {accuracy:6.2f} % at early stop (step {early:.0f})   {trained.seconds:.1f} s"
+            + (f"   {diverged} of {task.replicates} diverged" if diverged else "")
+        )
+
+    def _say_again(self) -> None:
+        if self.again:
+            self.say(f"{self.again} rounds were trained before and are taken as they are")
+            self.again = 0

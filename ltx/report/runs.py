@@ -1,0 +1,168 @@
+"""Where the numbers come from: run folders are found, read, and pooled into experiments."""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from ltx.errors import UserError
+
+NETWORK = ["role", "draw", "level", "seed"]  # what names one trained network within a run
+
+COLUMNS = {
+    "levels.csv": [
+        *("config", "method", *NETWORK, "density", "weights_remaining", "diverged", "early_stop_step"),
+        *("early_stop_test_accuracy", "final_test_accuracy", "final_train_accuracy"),
+    ],
+    "curves.csv": [*NETWORK, "step", "val_loss", "test_accuracy"],
+    "layers.csv": [*NETWORK, "layer", "size", "kept"],
+}
+WORDS = dict.fromkeys(("config", "method", "role", "layer"), str)  # never read as numbers
+
+# Settings in which runs of one experiment may differ: whom they trained, where, and whom they compared with.
+POOLED = {"seed", "seeds", "replicates", "controls", "out", "device"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, read: its tables, its status, and its settings as dotted names."""
+
+    path: Path
+    levels: pd.DataFrame
+    curves: pd.DataFrame
+    layers: pd.DataFrame
+    status: str
+    settings: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def config(self) -> str:
+        return str(self.levels.config.iloc[0])
+
+    @property
+    def method(self) -> str:
+        return str(self.levels.method.iloc[0])
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that differ only in seeds, pooled. `name` tells it from the others of its config, `notes` what was odd."""
+
+    name: str
+    levels: pd.DataFrame  # every network once, also those that diverged
+    curves: pd.DataFrame  # of networks that did not diverge
+    layers: pd.DataFrame  # likewise
+    notes: list[str]
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """Every folder with a levels.csv at or below `paths`, sorted; a UserError if a path is missing or none holds a run."""
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise UserError(f"no such folder: {', '.join(missing)}")
+    found = {file.parent.resolve(): file.parent for path in paths for file in path.rglob("levels.csv")}
+    if not found:
+        raise UserError(f"no run (a folder with levels.csv) in {', '.join(map(str, paths))}")
+    return sorted(found.values())
+
+
+def read_run(path: Path) -> Run:
+    """The run in folder `path`, whatever of it is written so far; a UserError if a table lacks a column."""
+    manifest, config = (
+        mapping(path / "manifest.json", json.loads),
+        mapping(path / "config.yaml", yaml.safe_load),
+    )
+    tree = config or {name: manifest.get(name) for name in ("model", "dataset")}
+    return Run(
+        path,
+        *(read_table(path / name) for name in COLUMNS),
+        status=str(manifest.get("status", "unknown")),
+        settings=flat({key: value for key, value in tree.items() if key not in POOLED}),
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The csv at `path` without a last line that was cut while being written; empty if the file is missing."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if not whole:
+        return pd.DataFrame(columns=COLUMNS[path.name])
+    try:
+        frame = pd.read_csv(io.StringIO(whole), dtype=WORDS)
+    except pd.errors.ParserError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if missing := [column for column in COLUMNS[path.name] if column not in frame]:
+        raise UserError(f"{path} lacks the column {', '.join(missing)}")
+    return frame
+
+
+def mapping(path: Path, parse: Any) -> dict[str, Any]:
+    """The mapping written in the file `path`; empty if the file is missing or half written."""
+    try:
+        value = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def flat(tree: Any, name: str = "") -> dict[str, str]:
+    """Nested mappings as one, with dotted names and text values."""
+    if not isinstance(tree, dict):
+        return {name: str(tree)}
+    return {
+        k: v for key, branch in tree.items() for k, v in flat(branch, f"{name}.{key}".lstrip(".")).items()
+    }
+
+
+def pool(runs: Iterable[Run]) -> dict[str, list[Experiment]]:
+    """The experiments of every config: runs that agree in all but `POOLED` become one."""
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.config, run.method, frozenset(run.settings.items())), []).append(run)
+    configs: dict[str, list[Experiment]] = {}
+    for (config, method, _), members in groups.items():
+        rivals = [group[0].settings for key, group in groups.items() if key[:2] == (config, method)]
+        name = " ".join([method, *differences(members[0].settings, rivals)])
+        configs.setdefault(config, []).append(merge(name, members))
+    return configs
+
+
+def differences(settings: Mapping[str, str], rivals: Sequence[Mapping[str, str]]) -> list[str]:
+    """The settings, as `name=value`, in which not all `rivals` agree."""
+    varying = [key for key in settings if len({rival.get(key) for rival in rivals}) > 1]
+    return [f"{key}={settings[key]}" for key in varying]
+
+
+def merge(name: str, runs: Sequence[Run]) -> Experiment:
+    """One experiment from its runs; a network that several runs trained counts once, as in the longest of them."""
+    runs = sorted(runs, key=lambda run: -len(run.levels))
+    levels = stack([run.levels for run in runs])
+    again = levels.duplicated(NETWORK)
+    winners = levels.run[levels.duplicated(NETWORK, keep=False) & ~again].unique()
+    notes = [
+        f"{run.name} is not complete (status: {run.status})." for run in runs if run.status != "complete"
+    ]
+    if len(winners):
+        names = ", ".join(runs[winner].name for winner in winners)
+        notes.append(
+            f"{again.sum()} networks were found in more than one run and counted once, as in {names}."
+        )
+    levels = levels[~again]
+    sound = levels.loc[levels.diverged == 0, [*NETWORK, "run"]]
+    curves, layers = (
+        stack(tables).merge(sound) for tables in ([r.curves for r in runs], [r.layers for r in runs])
+    )
+    return Experiment(name, levels, curves, layers, notes)
+
+
+def stack(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The tables below each other, with the position of each in the column `run`."""
+    numbered = [table.assign(run=position) for position, table in enumerate(tables)]
+    return pd.concat([table for table in numbered if len(table)] or numbered[:1], ignore_index=True)

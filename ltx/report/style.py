@@ -1,0 +1,160 @@
+"""How every figure looks: colours, sizes, the sparsity axis, and files that are the same bytes every time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
+
+from ltx.report.tables import percent
+
+# Okabe and Ito: told apart with every common colour blindness, and in print by marker and dash as well.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+DASHES = ["-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5))]
+GREY = "#555555"
+
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, hence the same everywhere
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.8,
+    "savefig.dpi": 180,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "ltx",  # ids in the file do not change from one drawing to the next
+    "pdf.fonttype": 42,
+}
+WIDTH, LEFT, RIGHT, TOP, GAP = 7.2, 0.75, 0.12, 0.55, 0.3  # inches: a page's text width, and margins
+LINE = 0.17  # inches per line of text below the panels
+
+
+def sheet(
+    title: str, rows: int, columns: int, *, height: float, below: float, right: float = RIGHT
+) -> tuple[Figure, np.ndarray]:
+    """A figure of `rows` x `columns` panels, each `height` inches, with `below` and `right` inches for the legend.
+
+    Margins are fixed because matplotlib's layout engines draw everything twice to find them.
+    """
+    tall = TOP + rows * height + (rows - 1) * GAP + below
+    figure = Figure(figsize=(WIDTH, tall))
+    wide = (WIDTH - LEFT - right - (columns - 1) * GAP) / columns
+    axes = figure.subplots(
+        *(rows, columns),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        gridspec_kw={
+            "left": LEFT / WIDTH,
+            "right": 1 - right / WIDTH,
+            "top": 1 - TOP / tall,
+            "bottom": below / tall,
+            "wspace": GAP / wide,
+            "hspace": GAP / height,
+        },
+    )
+    figure.text(LEFT / WIDTH, 1 - 0.08 / tall, title, va="top", weight="bold", fontsize=10)
+    return figure, axes
+
+
+def below(handles: Sequence, notes: Sequence[str], *, columns: int) -> float:
+    """Inches that an axis label and `footer` need."""
+    return 0.62 + LINE * (-(-len(handles) // columns) + len(notes))
+
+
+def footer(figure: Figure, handles: Sequence, notes: Sequence[str], *, columns: int) -> None:
+    """The legend and below it the notes, under the panels."""
+    left, tall = LEFT / WIDTH, figure.get_figheight()
+    figure.text(left, 0.06 / tall, "\n".join(notes), va="bottom", color=GREY, fontsize=8, linespacing=1.35)
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(left, (below(handles, notes, columns=columns) - 0.44) / tall),
+        ncols=columns, borderaxespad=0, borderpad=0, labelspacing=0.3, handlelength=2.8, columnspacing=1.6,
+    )  # fmt: skip
+
+
+def sparsity_axis(axes: Axes, densities: Sequence[float], *, apart: float) -> None:
+    """Percent of weights remaining, logarithmic and falling to the right, ticks at measured densities.
+
+    Labelled ticks are at least `apart` of the axis from each other; the others are short and bare.
+    """
+    places = 100 * np.unique(densities)[::-1]
+    axes.set_xscale("log")
+    axes.set_xlim(places[0] * 1.1, places[-1] / 1.1)
+    chosen = spread_out(places, apart * np.log10(1.21 * places[0] / places[-1]))
+    axes.xaxis.set_major_locator(FixedLocator(chosen))
+    axes.xaxis.set_major_formatter(FixedFormatter([percent(place / 100) for place in chosen]))
+    axes.xaxis.set_minor_locator(FixedLocator(places))
+    axes.xaxis.set_minor_formatter(FixedFormatter([""] * len(places)))
+    axes.set_xlabel("Percent of weights remaining")
+
+
+def spread_out(places: Sequence[float], apart: float) -> list[float]:
+    """Of falling `places` as many as are `apart` (in powers of ten) from each other, always the first and the last."""
+    chosen = [places[0]]
+    for place in places[1:]:
+        if np.log10(chosen[-1] / place) >= apart:
+            chosen.append(place)
+    if chosen[-1] != places[-1]:
+        crowded = len(chosen) > 1 and np.log10(chosen[-1] / places[-1]) < apart
+        chosen = [*chosen[: -1 if crowded else None], places[-1]]
+    return chosen
+
+
+def floor(values: Sequence[float], focus: Sequence[float], *, least: float) -> float:
+    """Where an axis may start so that `focus` stays legible although some of `values` collapse.
+
+    Never further below the top than `least`, or eight times the distance from the top to the median of `focus`.
+    """
+    top = np.nanmax(values)
+    return float(max(np.nanmin(values), top - max(least, 8 * (top - np.nanmedian(focus)))))
+
+
+def limits(low: float, high: float, *, least: float) -> tuple[float, float]:
+    """Axis limits with a little air around `low` and `high`, `least` or more."""
+    air = max(0.05 * (high - low), least)
+    return low - air, high + air
+
+
+def thousands(axis: Axis) -> None:
+    """Steps written as 5,000."""
+    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def log_percent(axis: Axis) -> None:
+    """A logarithmic axis of percent, written 100, 50, 20, 10."""
+    axis.axes.set_yscale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def save(figure: Figure, path: Path, kinds: Sequence[str]) -> list[Path]:
+    """Write the figure in every kind of file, without the time of drawing."""
+    undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    files = [path.with_suffix(f".{kind}") for kind in kinds]
+    for file, kind in zip(files, kinds, strict=True):
+        figure.savefig(file, metadata=undated[kind])
+    return files

@@ -1,0 +1,302 @@
+"""A run's folder: atomic, locked, checksummed. Nothing but tensors is ever loaded from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from ltx import __version__
+from ltx.engine.train import below
+from ltx.errors import Interrupted, UserError
+from ltx.task import Task
+from ltx.ticket import Curve, Round, Ticket, Trained, Tree, digest
+
+CHECKPOINT_SECONDS = 60.0
+"""A kill costs at most this much training."""
+
+LEVELS = (
+    "config method role draw level seed density weights_remaining early_stop_step early_stop_val_loss "
+    "early_stop_test_accuracy final_test_accuracy final_train_accuracy steps seconds diverged"
+).split()
+CURVES = "role draw level seed step train_loss val_loss val_accuracy test_accuracy".split()
+LAYERS = "role draw level seed layer kind size kept".split()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace a file in one move, so that a reader or a crash sees the old content or the new; raises UserError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; everything finished before is kept, "
+            "and the same command continues from there"
+        ) from error
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> tuple[Tree, dict[str, str]] | None:
+    """Tensors and header of a file that `save` wrote; None if it is missing, cut short or altered."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            tree = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError):
+        return None
+    if header.get("sha256") != digest(tree):
+        return None
+    return {key: tensor.to(device) for key, tensor in tree.items()}, header
+
+
+def save(path: Path, tree: Tree, **header: object) -> None:
+    """Write tensors with a header that says what they are and carries their checksum."""
+    tree = {key: tensor.detach().cpu().contiguous() for key, tensor in tree.items()}
+    metadata = {"ltx": __version__, **{key: str(value) for key, value in header.items()}}
+    write(path, to_bytes(tree, metadata | {"sha256": digest(tree)}))
+
+
+class Store:
+    """The folder of one run, held by one process at a time."""
+
+    def __init__(self, folder: Path, task: Task, config: str, method: str, stop: Any = None) -> None:
+        self.folder, self.task, self.config, self.method = folder, task, config, method
+        self.stop = stop or (lambda: False)
+        self.manifest: dict[str, Any] = {}
+        self.rows: dict[str, list[tuple]] = {"levels": [], "curves": [], "layers": []}
+        self.lock = FileLock(folder / ".lock")
+        self.damaged: list[str] = []
+        self.trained_now = 0
+
+    def __enter__(self) -> Store:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{self.folder} is in use by another ltx process; wait for it or stop it") from None
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another out=DIR") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+    # -- rounds -----------------------------------------------------------------------------------------------
+
+    def load(self, round: Round) -> Trained | None:
+        """The outcome of a round that was trained before from the same ticket; None if it must be trained."""
+        folder = self._folder(round)
+        ticket, trained = read(folder / "ticket.safetensors"), read(folder / "trained.safetensors")
+        if ticket is None or trained is None:
+            if (folder / "trained.safetensors").exists():
+                self.damaged.append(str(folder))
+            return None
+        if ticket[1].get("ticket") != identity(round.ticket):
+            return None
+        return unflatten(trained[0], self.task.device)
+
+    def save(self, round: Round, trained: Trained) -> Trained:
+        folder = self._folder(round)
+        about = {
+            "config": self.config,
+            "method": self.method,
+            "role": round.role,
+            "draw": round.draw,
+            "level": round.level,
+            "start": round.start,
+            "seeds": json.dumps(self.task.seeds),
+            "ticket": identity(round.ticket),
+        }
+        ticket = {f"mask/{name}": alive for name, alive in round.ticket.mask.items()}
+        ticket |= {f"weights/{name}": tensor for name, tensor in round.ticket.weights.items()}
+        save(folder / "ticket.safetensors", ticket, **about)
+        save(folder / "trained.safetensors", flatten(trained), **about)
+        shutil.rmtree(folder / "progress", ignore_errors=True)
+        self.trained_now += 1
+        return trained
+
+    def checkpoint(self, round: Round) -> Progress:
+        return Progress(self._folder(round) / "progress" / "state.safetensors", identity(round.ticket), self.stop)
+
+    def _folder(self, round: Round) -> Path:
+        return self.folder / f"level_{round.level:02d}" / round.name
+
+    # -- tables -----------------------------------------------------------------------------------------------
+
+    def record(self, round: Round, trained: Trained) -> None:
+        """Note a round's rows; they reach the disk with `publish`."""
+        alive, kept = self.task.alive(round.ticket).tolist(), round.ticket.kept()
+        best, curve = trained.curve.early_stop(), trained.curve
+        for r, seed in enumerate(self.task.seeds):
+            key, at = (round.role, round.draw, round.level, seed), int(best[r])
+            outcome = (
+                alive[r] / self.task.layers.total,
+                alive[r],
+                int(curve.step[at]),
+                number(curve.val_loss[r, at]),
+                number(curve.test_accuracy[r, at]),
+                number(curve.test_accuracy[r, -1]),
+                number(trained.train_accuracy[r]),
+                int(trained.steps[r]),
+                round_seconds(trained.seconds / self.task.replicates),
+                int(trained.diverged[r]),
+            )
+            self.rows["levels"].append((self.config, self.method, *key, *outcome))
+            for e, step in enumerate(curve.step.tolist()):
+                values = (curve.train_loss, curve.val_loss, curve.val_accuracy, curve.test_accuracy)
+                self.rows["curves"].append((*key, step, *(number(value[r, e]) for value in values)))
+            for layer, size in self.task.layers.sizes.items():
+                count = int(kept[layer][r]) if layer in kept else size
+                self.rows["layers"].append((*key, layer, self.task.layers.kinds[layer], size, count))
+
+    def publish(self, status: str, **facts: object) -> None:
+        """Write tables and manifest as they stand."""
+        for name, columns in (("levels", LEVELS), ("curves", CURVES), ("layers", LAYERS)):
+            if self.rows[name]:
+                write(self.folder / f"{name}.csv", table(columns, self.rows[name]))
+        files = sorted(self.folder.glob("level_*/*/*.safetensors"))
+        self.manifest |= {"status": status, "updated": now(), **facts}
+        self.manifest["files"] = {str(f.relative_to(self.folder)): checksum(f) for f in files}
+        write(self.folder / "manifest.json", json.dumps(self.manifest, indent=2).encode())
+
+
+class Progress:
+    """The half-trained state of one round, saved every so often and when the run is asked to stop."""
+
+    def __init__(self, path: Path, ticket: str, stop: Any) -> None:
+        self.path, self.ticket, self.stop = path, ticket, stop
+        self.saved = time.monotonic()
+
+    def load(self) -> Tree | None:
+        found = read(self.path)
+        return found[0] if found and found[1].get("ticket") == self.ticket else None
+
+    def due(self) -> bool:
+        return self.stop() or time.monotonic() - self.saved > CHECKPOINT_SECONDS
+
+    def save(self, state: Tree) -> None:
+        save(self.path, state, ticket=self.ticket)
+        self.saved = time.monotonic()
+        if self.stop():
+            raise Interrupted
+
+
+def identity(ticket: Ticket) -> str:
+    """What makes two tickets the same: every weight and every bit of the mask."""
+    return digest(ticket.weights | {f"mask/{name}": alive for name, alive in ticket.mask.items()})
+
+
+def flatten(trained: Trained) -> Tree:
+    """A Trained as one flat tree of tensors."""
+    return {
+        **{f"final/{name}": tensor for name, tensor in trained.final.items()},
+        **{f"at/{step}/{name}": t for step, tree in trained.at.items() for name, t in tree.items()},
+        **{f"curve/{key}": value for key, value in vars(trained.curve).items()},
+        **{f"memo/{name}": tensor for name, tensor in trained.memo.items()},
+        "train_accuracy": trained.train_accuracy,
+        "diverged": trained.diverged,
+        "steps": trained.steps,
+        "seconds": torch.tensor(trained.seconds, dtype=torch.float64),
+    }
+
+
+def unflatten(tree: Tree, device: torch.device) -> Trained:
+    """The Trained that `flatten` took apart, weights on the device and measurements on the CPU."""
+    at: dict[int, Tree] = {}
+    for key, tensor in below(tree, "at/").items():
+        step, name = key.split("/", 1)
+        at.setdefault(int(step), {})[name] = tensor.to(device)
+    return Trained(
+        final={name: tensor.to(device) for name, tensor in below(tree, "final/").items()},
+        at=at,
+        curve=Curve(**below(tree, "curve/")),
+        train_accuracy=tree["train_accuracy"],
+        diverged=tree["diverged"],
+        steps=tree["steps"],
+        seconds=float(tree["seconds"]),
+        memo=below(tree, "memo/"),
+    )
+
+
+def number(value: torch.Tensor) -> float:
+    """A float32 in its shortest decimal form that reads back to the same bits."""
+    return float(str(value.numpy().astype("float32")))
+
+
+def round_seconds(seconds: float) -> float:
+    return float(f"{seconds:.3f}")
+
+
+def table(columns: Iterable[str], rows: Iterable[tuple]) -> bytes:
+    """CSV text; a NaN is an empty cell."""
+    from io import StringIO
+
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([["" if cell != cell else cell for cell in row] for row in rows])
+    return text.getvalue().encode()
+
+
+def checksum(path: Path) -> str:
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get("sha256", "")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a reader needs to know about where numbers came from; nothing that names the machine or its user."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    return {
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "versions": {"ltx": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "commit": commit(),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The git commit of the code, with a + if it was changed since; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        if not (here.parent / ".git").exists():
+            return None
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", "ltx") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

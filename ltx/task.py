@@ -1,0 +1,119 @@
+"""What is to be learned: a network, its data, and the seeds of its replicates."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+
+import torch
+from torch import nn
+
+from ltx.data.base import Data
+from ltx.draw import seeded
+from ltx.models.base import Model, layer_kinds
+from ltx.recipe import demand
+from ltx.ticket import Ticket, Tree
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """Which weights may be pruned: kinds of layers, less the names that match a pattern.
+
+    Biases and normalisation are never pruned (LTH section 1: "266K" weights are weight matrices alone).
+    """
+
+    conv: bool = True
+    dense: bool = True
+    output: bool = True
+    """the last dense layer"""
+    shortcut: bool = False
+    """1x1 convolutions of residual shortcuts (LTH Figure 2 leaves them alone)"""
+    skip: list[str] = field(default_factory=list)
+    """patterns of parameter names, as in layer1.* or *.conv1.weight"""
+
+    def names(self, kinds: dict[str, str]) -> tuple[str, ...]:
+        """The prunable among the layers' weights, in network order."""
+        for pattern in self.skip:
+            demand(
+                any(fnmatch(name, pattern) for name in kinds),
+                "prunable.skip",
+                pattern,
+                f"it matches none of {', '.join(kinds)}",
+            )
+        return tuple(
+            name
+            for name, kind in kinds.items()
+            if getattr(self, kind) and not any(fnmatch(name, p) for p in self.skip)
+        )
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A network's layers without their values: all that can be checked before any data is touched."""
+
+    sizes: dict[str, int]  # weights of every convolution and dense layer, prunable or not
+    kinds: dict[str, str]  # conv | dense | output | shortcut
+    prunable: tuple[str, ...]
+
+    @classmethod
+    def of(cls, network: nn.Module, rule: Prunable) -> Layers:
+        kinds = layer_kinds(network)
+        prunable = rule.names(kinds)
+        demand(len(prunable) > 0, "prunable", rule, f"of the layers {', '.join(kinds)} none is left to prune")
+        return cls({name: network.get_parameter(name).numel() for name in kinds}, kinds, prunable)
+
+    @property
+    def total(self) -> int:
+        """The denominator of every density: all weights, those of unpruned layers included (LTH Figure 2)."""
+        return sum(self.sizes.values())
+
+    @property
+    def fixed(self) -> int:
+        """Weights that are never pruned."""
+        return self.total - sum(self.sizes[name] for name in self.prunable)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network to train on data, once for every seed."""
+
+    model: Model
+    data: Data
+    layers: Layers
+    seeds: tuple[int, ...]
+    device: torch.device
+
+    @property
+    def replicates(self) -> int:
+        return len(self.seeds)
+
+    def network(self) -> nn.Module:
+        """One network on the device, its values of no account."""
+        with seeded(0):
+            return self.model.build(tuple(self.data.train.images.shape[1:]), self.data.classes).to(self.device)
+
+    def initial(self, *purpose: object) -> Tree:
+        """Freshly initialised weights and buffers [R, *shape], one stream per seed and purpose."""
+        states = []
+        for seed in self.seeds:
+            with seeded(seed, "init", *purpose):
+                network = self.model.build(tuple(self.data.train.images.shape[1:]), self.data.classes)
+            states.append(network.state_dict())
+        return {name: torch.stack([state[name] for state in states]).to(self.device) for name in states[0]}
+
+    def dense(self) -> Ticket:
+        """The unpruned network: level 0."""
+        weights = self.initial()
+        return Ticket(
+            weights, {name: torch.ones_like(weights[name], dtype=torch.bool) for name in self.layers.prunable}
+        )
+
+    def alive(self, ticket: Ticket) -> torch.Tensor:
+        """Weights alive in the whole network, unpruned layers included, [R] int64."""
+        return torch.stack(list(ticket.kept().values())).sum(0) + self.layers.fixed
+
+    def describe(self) -> str:
+        kinds = Counter(self.layers.kinds.values())
+        layers = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        return f"{self.layers.total:,} weights ({layers})"

@@ -1,0 +1,122 @@
+"""The nouns: what is trained (Ticket), one question put to the trainer (Round), and its answer (Trained).
+
+Shapes: R replicates come first, always. A Tree maps parameter and buffer names to tensors [R, *shape].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ltx.recipe import Plan
+
+Tree = dict[str, Tensor]
+
+
+def copied(tree: Tree) -> Tree:
+    """The same values in memory of their own: rewind weights must never alias weights in training."""
+    return {name: tensor.clone() for name, tensor in tree.items()}
+
+
+def digest(tree: Tree) -> str:
+    """SHA-256 over names, shapes and bytes; equal exactly when every bit is."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tree.items()):
+        sha.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Where training starts and which weights may live: R of them, stacked."""
+
+    weights: Tree  # [R, *shape], parameters and buffers, not yet masked
+    mask: Tree  # [R, *shape] bool, True = alive; prunable weights only
+
+    @property
+    def replicates(self) -> int:
+        return next(iter(self.weights.values())).shape[0]
+
+    def rewound(self, weights: Tree) -> Ticket:
+        """The same mask over other weights."""
+        return Ticket(weights, self.mask)
+
+    def masked(self, mask: Tree) -> Ticket:
+        """The same weights under another mask."""
+        return Ticket(self.weights, mask)
+
+    def start(self) -> Tree:
+        """The weights that training begins with: a copy, zero where the mask is False."""
+        return {
+            name: torch.where(self.mask[name], tensor, 0) if name in self.mask else tensor.clone()
+            for name, tensor in self.weights.items()
+        }
+
+    def kept(self) -> dict[str, Tensor]:
+        """Number of weights alive in each prunable tensor, [R] int64."""
+        return {name: alive.flatten(1).sum(1) for name, alive in self.mask.items()}
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """All that a method may do inside training; each acts on stacked trees."""
+
+    penalty: Callable[[Tree, Tree], None] | None = None
+    """(weights, gradients): adds the gradient of a penalty to the gradients, in place, before masking."""
+    project: Callable[[Tree, float], None] | None = None
+    """(weights, learning rate): a proximal step, in place, after the optimizer's."""
+    watch: Callable[[int, Tree, Tree], tuple[Tree, Tensor]] | None = None
+    """(epoch, weights, memo) -> (memo, done [R] bool): at every epoch's end; a replicate that is done stops."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One ticket to be trained once."""
+
+    level: int
+    ticket: Ticket
+    plan: Plan
+    start: int = 0  # the step at which training, schedule and data order set in
+    keep: tuple[int, ...] = ()  # steps whose weights the method wants to see
+    role: str = "ticket"  # or the name of a control
+    draw: int = 0  # which of a control's draws
+    hooks: Hooks = field(default_factory=Hooks)
+
+    @property
+    def name(self) -> str:
+        """Its folder's name below the level's: `ticket`, `reinit`, `reinit_1`, ..."""
+        return f"{self.role}_{self.draw}" if self.draw else self.role
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was measured while training: E evaluations of R replicates."""
+
+    step: Tensor  # [E] int64
+    train_loss: Tensor  # [R, E] mean over the batches since the evaluation before
+    val_loss: Tensor  # [R, E]
+    val_accuracy: Tensor  # [R, E] fractions
+    test_accuracy: Tensor  # [R, E] fractions
+
+    def early_stop(self) -> Tensor:
+        """Index of the evaluation with the least validation loss, found afterwards, [R] (LTH section 1, note 2)."""
+        return torch.where(self.val_loss.isfinite(), self.val_loss, torch.inf).argmin(1)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training made of a ticket."""
+
+    final: Tree  # [R, *shape]
+    at: dict[int, Tree]  # weights at the steps that the round asked to keep
+    curve: Curve
+    train_accuracy: Tensor  # [R] on the whole training split, at the end
+    diverged: Tensor  # [R] bool: a loss was not finite
+    steps: Tensor  # [R] int64, optimizer steps spent
+    seconds: float  # wall time of training and evaluation
+    memo: Tree = field(default_factory=dict)  # what a watching method remembered

@@ -1,0 +1,515 @@
+"""Data sets load as the papers split them, and whatever is wrong with the files is said in one line."""
+
+import hashlib
+import os
+import pickle
+import socket
+import time
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ltx.data import DATASETS, Data, Split
+from ltx.data.base import hold_out, pixel_statistics
+from ltx.data.download import Downloaded
+from ltx.data.folder import ImageFolder
+from ltx.data.images import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
+from ltx.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, and nothing of the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def message(error: pytest.ExceptionInfo[UserError]) -> str:
+    """What the user would read, which must be one line."""
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def sizes(data: Data) -> tuple[int, int, int]:
+    return len(data.train), len(data.val), len(data.test)
+
+
+# --- every data set -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_data_set_introduces_itself_without_touching_data(name: str) -> None:
+    dataset = DATASETS[name]
+    assert dataset.name == name
+    assert dataset.summary
+    assert "\n" not in dataset.summary
+
+
+def test_sizes_are_known_beforehand() -> None:
+    known = {name: (d.shape, d.classes, d.train_size) for name, d in DATASETS.items()}
+    assert known == {
+        "digits": ((1, 8, 8), 10, 1_257),
+        "mnist": ((1, 28, 28), 10, 55_000),
+        "fashion_mnist": ((1, 28, 28), 10, 55_000),
+        "cifar10": ((3, 32, 32), 10, 45_000),
+        "cifar100": ((3, 32, 32), 100, 45_000),
+        "svhn": ((3, 32, 32), 10, 68_257),
+        "image_folder": (None, None, None),
+    }
+
+
+# --- splits and statistics ------------------------------------------------------------------------
+
+
+def test_a_hold_out_is_exact_disjoint_and_stratified() -> None:
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 21)
+    kept, held = hold_out(labels, 10)
+    assert sorted(kept.tolist() + held.tolist()) == list(range(101))
+    assert labels[held].bincount().tolist() == [5, 3, 2]  # of 4.95, 2.97 and 2.08
+    assert kept.tolist() == sorted(kept.tolist())
+
+
+def test_a_hold_out_ignores_the_global_generator() -> None:
+    labels = torch.arange(100) % 7
+    torch.manual_seed(1)
+    first = hold_out(labels, 20)[1]
+    torch.manual_seed(2)
+    assert torch.equal(first, hold_out(labels, 20)[1])
+    assert not torch.equal(first, torch.arange(20))
+
+
+def test_pixel_statistics_by_hand() -> None:
+    images = torch.tensor([[[[0, 255]], [[51, 51]]]], dtype=torch.uint8)
+    mean, std = pixel_statistics(images)
+    assert mean.tolist() == pytest.approx([0.5, 0.2])
+    assert std.tolist() == [0.5, 1.0]  # a constant channel is divided by one, not by zero
+    assert mean.dtype == std.dtype == torch.float32
+
+
+# --- digits ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return Digits().load()
+
+
+def test_digits_are_split_once_and_for_all(digits: Data) -> None:
+    assert sizes(digits) == (1_257, 180, 360)
+    assert digits.fingerprint == "29b126729b6f7dd2"
+    assert digits.classes == 10
+    assert digits.train.images.shape == (1_257, 1, 8, 8)
+    assert digits.train.images.dtype == torch.uint8
+    assert digits.train.labels.dtype == torch.int64
+
+
+def test_digits_are_the_published_ones(digits: Data) -> None:
+    splits = (digits.train, digits.val, digits.test)
+    counts = torch.cat([split.labels for split in splits]).bincount()
+    assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert digits.val.labels.bincount().tolist() == [18] * 10
+    values = torch.cat([split.images.flatten() for split in splits]).unique()
+    assert values.tolist() == [v * 255 // 16 for v in range(17)]
+
+
+def test_no_digit_is_in_two_splits(digits: Data) -> None:
+    images = torch.cat([split.images for split in (digits.train, digits.val, digits.test)]).flatten(1)
+    assert len(images.unique(dim=0)) == 1_797  # no two digits are alike, so a shared one would be missed here
+
+
+def test_data_moves_whole(digits: Data) -> None:
+    moved = digits.to("meta")
+    tensors = [moved.mean, moved.std]
+    tensors += [t for split in (moved.train, moved.val, moved.test) for t in (split.images, split.labels)]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.fingerprint == digits.fingerprint
+
+
+# --- idx files ------------------------------------------------------------------------------------
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    path.write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes())
+
+
+def write_mnist(folder: Path, dataset: MNIST) -> None:
+    """Files as large as the real ones; the label of an image is its first pixel."""
+    for (images, labels), n in zip(
+        [list(dataset.files)[:2], list(dataset.files)[2:]], (60_000, 10_000), strict=True
+    ):
+        label = (np.arange(n) % 10).astype(np.uint8)
+        pixels = np.zeros((n, 28, 28), np.uint8)
+        pixels[:, 0, 0] = label
+        write_idx(folder / images, pixels)
+        write_idx(folder / labels, label)
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> MNIST:
+    """MNIST in form, in a folder of its own that tests must leave as it is."""
+    dataset = MNIST(root=str(tmp_path_factory.mktemp("mnist")))
+    write_mnist(dataset.folder, dataset)
+    return dataset
+
+
+def test_mnist_holds_out_five_thousand(mnist: MNIST) -> None:
+    data = mnist.load()
+    assert sizes(data) == (55_000, 5_000, 10_000)
+    assert data.val.labels.bincount().tolist() == [500] * 10
+    assert torch.equal(data.train.images[:, 0, 0, 0].long(), data.train.labels)
+
+
+def test_the_real_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not all((MNIST().folder / name).is_file() for name in MNIST.files):
+        pytest.skip("$LTX_DATA has no MNIST/raw/*ubyte")
+    data = MNIST().load()
+    assert sizes(data) == (55_000, 5_000, 10_000)
+    assert data.fingerprint == "344805a2229c4d20"
+    assert data.val.labels.bincount().tolist() == [494, 562, 496, 511, 487, 452, 493, 522, 487, 496]
+    assert data.test.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert data.mean.item() == pytest.approx(0.1307, abs=2e-4)
+    assert data.std.item() == pytest.approx(0.3081, abs=2e-4)
+
+
+def test_data_lie_where_the_environment_says(
+    mnist: MNIST, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    monkeypatch.setenv("LTX_DATA", str(mnist.folder))
+    assert MNIST().folder == mnist.folder
+    assert MNIST(root="/elsewhere").folder == Path("/elsewhere")
+    monkeypatch.delenv("LTX_DATA")
+    assert MNIST().folder == cache / "ltx"
+
+
+@pytest.fixture
+def broken(mnist: MNIST, tmp_path: Path) -> MNIST:
+    """MNIST by links, so that a test may replace a file."""
+    for name in mnist.files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(mnist.folder / name)
+    return MNIST(root=str(tmp_path))
+
+
+def replace_with(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+def test_a_truncated_idx_file_is_named(broken: MNIST) -> None:
+    path = broken.folder / "MNIST/raw/train-images-idx3-ubyte"
+    replace_with(path, path.read_bytes()[:1_000])
+    with pytest.raises(UserError) as error:
+        broken.load()
+    assert f"{path} is damaged (1,000 bytes where 47,040,016 belong)" in message(error)
+    assert "`ltx data fetch mnist`" in message(error)
+
+
+def test_an_idx_file_of_another_kind_is_named(broken: MNIST) -> None:
+    path = broken.folder / "MNIST/raw/t10k-labels-idx1-ubyte"
+    replace_with(path, b"\x00\x00\x0d" + path.read_bytes()[3:])
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte is damaged \(not an idx file of shape"):
+        broken.load()
+
+
+def test_an_impossible_label_is_named(broken: MNIST) -> None:
+    path = broken.folder / "MNIST/raw/t10k-labels-idx1-ubyte"
+    replace_with(path, path.read_bytes()[:-1] + b"\x0b")
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte is damaged \(a label of 11 among 10"):
+        broken.load()
+
+
+# --- downloads ------------------------------------------------------------------------------------
+
+
+def fails(error: Exception) -> object:
+    def download(self: Downloaded, folder: Path) -> None:
+        raise error
+
+    return download
+
+
+@pytest.mark.parametrize("dataset", [MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN])
+@pytest.mark.parametrize(
+    "failure",
+    [RuntimeError("two\nlines"), urllib.error.URLError("no name"), TimeoutError(), OSError("disk full")],
+)
+def test_a_failed_download_says_what_to_do(
+    dataset: type[Downloaded], failure: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "download", fails(failure))
+    for attempt in (dataset(root=str(tmp_path)).load, dataset(root=str(tmp_path)).fetch):
+        with pytest.raises(UserError) as error:
+            attempt()
+        text = message(error)
+        assert f"{dataset.name} is not in {tmp_path}" in text
+        assert all(name in text for name in dataset.files)
+        assert f"`ltx data fetch {dataset.name}`" in text
+        assert "dataset=digits" in text
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """The address of a server that accepts and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+
+def test_a_silent_firewall_does_not_hang_it(
+    silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [silent_server])
+    monkeypatch.setattr("ltx.data.download.SILENCE", 0.2)
+    began = time.monotonic()
+    with pytest.raises(UserError, match="timed out"):
+        MNIST(root=str(tmp_path)).load()
+    assert time.monotonic() - began < 5
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_download_moves_in_whole_and_leaves_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits = []
+
+    def download(self: MNIST, folder: Path) -> None:
+        visits.append(folder)
+        write_mnist(folder, self)
+
+    monkeypatch.setattr(FashionMNIST, "download", download)
+    dataset = FashionMNIST(root=str(tmp_path / "new"))
+    assert sizes(dataset.load()) == (55_000, 5_000, 10_000)
+    found = {str(p.relative_to(dataset.folder)) for p in dataset.folder.rglob("*") if p.is_file()}
+    assert found - {".fashion_mnist.lock"} == set(FashionMNIST.files)
+    dataset.fetch()
+    assert len(visits) == 1  # all is there
+    (dataset.folder / "FashionMNIST/raw/t10k-labels-idx1-ubyte").write_bytes(b"half")
+    dataset.fetch()
+    assert len(visits) == 2  # a damaged file is replaced
+    dataset.load()
+
+
+# --- pickled and Matlab files ---------------------------------------------------------------------
+
+
+class OldArray:
+    """An array that pickles as NumPy 1 did it, with an int where a dtype's flag should be."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return rebuild, (OldType(), self.values.tobytes(), self.values.shape)
+
+
+class OldType:
+    def __reduce__(self) -> tuple[object, ...]:
+        return np.dtype, ("u1", 0, 1)
+
+
+def rebuild(dtype: np.dtype, content: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+@pytest.mark.parametrize(("dataset", "key"), [(CIFAR10, "labels"), (CIFAR100, "fine_labels")])
+def test_cifar_batches_become_images(
+    dataset: type[CIFAR10], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {}
+    for name in dataset.files:
+        n = 6_000 // (len(dataset.files) - 1)
+        labels = (np.arange(n) % dataset.classes).astype(np.uint8)
+        rows = np.zeros((n, 3_072), np.uint8)
+        rows[:, 1_024] = labels  # the first green pixel
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        payload = pickle.dumps({"data": OldArray(rows), key: labels.tolist()}, protocol=2)
+        (tmp_path / name).write_bytes(payload)
+        files[name] = hashlib.md5(payload).hexdigest()
+    monkeypatch.setattr(dataset, "files", files)
+    data = dataset(root=str(tmp_path)).load()
+    assert sizes(data) == (1_000, 5_000, n)
+    assert data.classes == dataset.classes
+    assert data.val.labels.bincount().tolist() == [5_000 // dataset.classes] * dataset.classes
+    for split in (data.train, data.val, data.test):
+        assert torch.equal(split.images[:, 1, 0, 0].long(), split.labels)
+
+
+def test_a_batch_with_another_checksum_is_never_unpickled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in CIFAR10.files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(pickle.dumps({"data": 0}))
+    monkeypatch.setattr(pickle, "loads", lambda *_, **__: pytest.fail("unpickled"))
+    with pytest.raises(UserError) as error:
+        CIFAR10(root=str(tmp_path)).load()
+    assert f"{tmp_path}/cifar-10-batches-py/data_batch_1 is damaged" in message(error)
+
+
+def test_svhn_zero_is_labelled_ten_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scipy.io import savemat
+
+    files = {}
+    for name, n in (("train_32x32.mat", 5_100), ("test_32x32.mat", 20)):
+        labels = np.arange(n) % 10
+        pixels = np.zeros((32, 32, 3, n), np.uint8)
+        pixels[3, 5, 2] = labels
+        savemat(tmp_path / name, {"X": pixels, "y": np.where(labels == 0, 10, labels)[:, None]})
+        files[name] = hashlib.md5((tmp_path / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(SVHN, "files", files)
+    data = SVHN(root=str(tmp_path)).load()
+    assert sizes(data) == (100, 5_000, 20)
+    assert torch.equal(data.test.images[:, 2, 3, 5].long(), data.test.labels)
+    assert torch.equal(data.test.labels, torch.arange(20) % 10)
+
+
+# --- folders of images ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Cats are dark and dogs bright, in several formats and sizes: 20 of each to train, 4 to test."""
+    kinds = [("png", "RGB"), ("jpg", "RGB"), ("bmp", "L"), ("gif", "P"), ("png", "RGBA")]
+    for part, n in (("train", 20), ("test", 4)):
+        for name, grey in (("cat", 50), ("dog", 200)):
+            folder = tmp_path / "tree" / part / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                suffix, mode = kinds[i % len(kinds)]
+                image = Image.new("RGB", (8 + i, 30 - i), (grey, grey, grey)).convert(mode)
+                image.save(folder / f"{i:02}.{suffix}")
+    return tmp_path / "tree"
+
+
+def folder(tree: Path, **knobs: object) -> ImageFolder:
+    return ImageFolder(root=str(tree), **{"size": 8, "workers": 2, **knobs})  # type: ignore[arg-type]
+
+
+def test_a_folder_of_images_becomes_a_data_set(tree: Path) -> None:
+    data = folder(tree).load()
+    assert sizes(data) == (36, 4, 8)
+    assert data.classes == 2
+    assert data.val.labels.tolist() == [0, 0, 1, 1]
+    assert data.train.images.shape == (36, 3, 8, 8)
+    for split in (data.train, data.val, data.test):
+        assert torch.equal((split.images[:, 1, 4, 4] > 125).long(), split.labels)
+
+
+def test_images_are_decoded_once_and_again_when_something_changed(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    first = folder(tree).load()
+    kept = list(cache.rglob("*"))
+    assert [path.suffix for path in kept if path.is_file()] == [".safetensors"]
+    with monkeypatch.context() as patch:
+        patch.setattr("ltx.data.folder.decode_all", lambda *_, **__: pytest.fail("decoded again"))
+        assert folder(tree, workers=1).load().fingerprint == first.fingerprint
+    Image.new("RGB", (9, 9), (255, 0, 0)).save(tree / "train/cat/00.png")
+    assert folder(tree).load().fingerprint != first.fingerprint
+    assert folder(tree, size=4).load().train.images.shape == (36, 3, 4, 4)
+
+
+def test_every_corrupt_image_is_named(tree: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bad = ["test/dog/00.png", "train/cat/01.jpg", "train/dog/02.bmp"]
+    for name in bad:
+        content = (tree / name).read_bytes()
+        (tree / name).write_bytes(content[: len(content) // 2])
+    (tree / "train/cat/03.gif").write_bytes(b"")
+    for _ in range(2):  # the second time as well, since nothing was kept
+        with pytest.raises(UserError) as error:
+            folder(tree).load()
+        assert "4 corrupt images" in message(error)
+        assert all(name in message(error) for name in [*bad, "train/cat/03.gif"])
+        assert "dataset.skip_corrupt=true" in message(error)
+    assert not list(cache.rglob("*.safetensors"))
+
+    data = folder(tree, skip_corrupt=True).load()
+    assert sizes(data) == (33, 4, 7)
+    assert all(name in caplog.text for name in bad)
+    assert torch.equal((data.train.images[:, 1, 4, 4] > 125).long(), data.train.labels)
+    with pytest.raises(UserError, match="4 corrupt images"):  # what was skipped once is not forgotten
+        folder(tree).load()
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tree: Path) -> None:
+    for path in (tree / "test/cat").iterdir():
+        path.unlink()
+    Image.fromarray(np.full((8, 8), 50 * 256, np.uint16)).save(tree / "test/cat/deep.png")
+    assert folder(tree).load().test.images[0].unique().tolist() == [50]
+
+
+def test_a_palette_with_transparency_is_read_without_a_word(tree: Path) -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 50, 50, 50])
+    image.save(tree / "test/cat/palette.png", transparency=b"\x80\x40")
+    assert len(folder(tree).load().test) == 9
+
+
+def test_other_files_are_left_alone(tree: Path) -> None:
+    (tree / "train/cat/notes.txt").write_text("a cat")
+    (tree / "train/cat/.hidden.png").write_text("no image")
+    (tree / "train/.cache").mkdir()
+    (tree / "train/cat/more").mkdir()
+    (tree / "train/cat/00.png").rename(tree / "train/cat/more/00.PNG")
+    assert sizes(folder(tree).load()) == (36, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda tree: tree.rename(tree.with_name("moved")), "no folder train/"),
+        (lambda tree: (tree / "test").rename(tree / "valid"), "no folder test/"),
+        (lambda tree: (tree / "test/dog").rename(tree / "test/hound"), "differ in the classes dog, hound"),
+        (lambda tree: [path.unlink() for path in (tree / "test/dog").iterdir()], "no images in test/dog"),
+        (
+            lambda tree: [(tree / part / "dog").rename(tree / part / ".dog") for part in ("train", "test")],
+            "1 class folders: at least two",
+        ),
+    ],
+)
+def test_a_tree_of_the_wrong_shape_is_explained(tree: Path, spoil, says: str) -> None:
+    spoil(tree)
+    with pytest.raises(UserError) as error:
+        folder(tree).load()
+    assert says in message(error)
+    assert str(tree) in message(error)
+
+
+def test_a_damaged_cache_is_named(tree: Path, cache: Path) -> None:
+    folder(tree).load()
+    (kept,) = cache.rglob("*.safetensors")
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(UserError) as error:
+        folder(tree).load()
+    assert str(kept) in message(error)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written_is_named(tree: Path, cache: Path) -> None:
+    cache.mkdir(mode=0o500)
+    with pytest.raises(UserError, match="cannot keep the decoded images"):
+        folder(tree).load()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "key"), [({"root": ""}, "root"), ({"size": 0}, "size"), ({"workers": 0}, "workers")]
+)
+def test_a_wrong_knob_is_named_as_typed(knobs: dict[str, object], key: str) -> None:
+    with pytest.raises(UserError, match=rf"dataset\.{key}"):
+        ImageFolder(**{"root": "somewhere", **knobs})  # type: ignore[arg-type]
+
+
+def test_splits_know_their_length() -> None:
+    split = Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 2]))
+    assert len(split) == 3
+    assert split.take(torch.tensor([2, 0])).labels.tolist() == [2, 0]
