@@ -14,8 +14,8 @@ from ltx.ticket import Ticket, Tree
 class Checks:
     """Counts how often each promise was verified, for the manifest."""
 
-    def __init__(self) -> None:
-        self.passed: Counter[str] = Counter()
+    def __init__(self, before: dict[str, int] | None = None) -> None:
+        self.passed: Counter[str] = Counter(before)  # what earlier sessions of a run have verified
 
     def hold(self, promise: str, kept: bool | Tensor, where: str = "") -> None:
         if not bool(kept):
@@ -45,7 +45,7 @@ class Checks:
     def zero(self, what: str, tree: Tree, mask: Tree, sound: Tensor, where: str) -> None:
         """Pruned entries are exactly zero in every replicate that has not diverged (sound [R] bool)."""
         self.hold(
-            f"pruned {what} are exactly zero",
+            f"pruned {what} exactly zero",
             all(not ((tree[name] != 0) & ~alive)[sound].any() for name, alive in mask.items() if name in tree),
             where,
         )

@@ -39,11 +39,12 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
     plan = run.recipe.plan(len(data.train))
     run.method.check(layers, plan)
     task = Task(run.model, data, layers, run.seeds, device)
-    began, checks = time.perf_counter(), Checks()
+    began = time.perf_counter()
     with stopping() as stop, Store(composed.folder, task, composed.name, composed.config["method"]["name"], stop) as store:
         write(store.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(composed.config)).encode())
+        before = store.manifest
+        checks = Checks(before.get("checks", {}))
         store.manifest = {
-            "status": "running",
             "config": composed.name,
             "model": composed.config["model"]["name"],
             "dataset": composed.config["dataset"]["name"],
@@ -55,7 +56,7 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
             "examples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
             "engine": choose(task.network(), plan).name,
             **machine(device),
-            "started": now(),
+            "started": before.get("started", now()),
         }
         show.say(
             f"{composed.name}: {store.manifest['method']} on {store.manifest['dataset']}, {task.describe()}, "
@@ -66,14 +67,16 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
             with show:
                 play(run, task, plan, store, checks, show)
         except (Interrupted, KeyboardInterrupt):
-            store.publish("interrupted", checks=dict(checks.passed))
+            seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
+            store.publish("interrupted", checks=dict(checks.passed), seconds=seconds)
             raise Interrupted(f"stopped; everything so far is in {store.folder}, the same command continues") from None
-        seconds = round(time.perf_counter() - began, 1)
-        store.publish("complete", checks=dict(checks.passed), finished=now(), seconds=seconds)
+        if store.trained_now or before.get("status") != "complete":
+            seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
+            store.publish("complete", checks=dict(checks.passed), finished=now(), seconds=seconds)
+        else:
+            show.say(f"{store.folder} was complete already; nothing was trained")
     for folder in store.damaged:
         show.say(f"{folder} was damaged and has been trained again")
-    if not store.trained_now:
-        show.say(f"{store.folder} was complete already; nothing was trained")
     return composed.folder
 
 

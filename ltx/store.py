@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,8 @@ class Store:
             raise UserError(f"{self.folder} is in use by another ltx process; wait for it or stop it") from None
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another out=DIR") from error
+        with suppress(OSError, json.JSONDecodeError):  # none yet, or cut short: it is only written again
+            self.manifest = json.loads((self.folder / "manifest.json").read_text())
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,79 @@
+"""What exists, and what a run is: for `ltx list` and `ltx show`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ltx.errors import UserError
+
+PLAIN = {"highlight": False, "soft_wrap": True}
+
+
+def catalogue() -> None:
+    """Everything that can be named on the command line, one line each."""
+    from ltx.config import GROUPS, config_dir, experiments
+    from ltx.controls import CONTROLS
+
+    console = Console()
+
+    def section(title: str, lines: dict[str, str]) -> None:
+        console.print(f"[bold]{title}[/bold]", **PLAIN)
+        for name, text in lines.items():
+            console.print(f"  {name:26s} {text}", markup=False, **PLAIN)
+
+    section(
+        "experiments (config=NAME)",
+        {name: claim(Path(config_dir(), "config", f"{name}.yaml")) for name in experiments()},
+    )
+    for group, members in GROUPS.items():
+        section(f"{group}s ({group}=NAME)", {name: kind.summary for name, kind in members.items()})
+    section(
+        "controls (controls=[NAME, ...])",
+        {name: (function.__doc__ or "").splitlines()[0] for name, function in CONTROLS.items()},
+    )
+
+
+def claim(path: Path) -> str:
+    """The comment that opens an experiment's file: which figure or table it makes."""
+    comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+    return next((line for line in comments if not line.startswith("@package")), "")
+
+
+def summary(folder: Path) -> None:
+    """One screen about a finished or interrupted run; raises UserError if there is none."""
+    from ltx.report import print_table, table
+
+    manifest = read_manifest(folder)
+    console = Console()
+    facts = {
+        "experiment": f"{manifest.get('config')}: {manifest.get('method')} on {manifest.get('dataset')}",
+        "status": f"{manifest.get('status')} ({manifest.get('updated')})",
+        "network": f"{manifest.get('model')}, {manifest.get('network')}",
+        "seeds": ", ".join(map(str, manifest.get("seeds", []))),
+        "data": " / ".join(f"{count:,} {split}" for split, count in manifest.get("examples", {}).items())
+        + f", fingerprint {manifest.get('fingerprint')}",
+        "machine": f"{manifest.get('device')}, {manifest.get('threads')} threads, "
+        + ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()),
+        "time": f"{manifest['seconds']} s" if "seconds" in manifest else "not finished",
+        "checks": f"{sum(manifest.get('checks', {}).values())} passed, none failed",
+    }
+    for name, text in facts.items():
+        console.print(f"{name:11s}{text}", markup=False, **PLAIN)
+    if (folder / "levels.csv").exists():
+        print_table(table(folder), console)
+    if manifest.get("status") != "complete":
+        console.print("the command that began this run continues it", **PLAIN)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A run's manifest; raises UserError if the folder is not a run."""
+    try:
+        return json.loads((folder / "manifest.json").read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a run: it has no manifest.json") from None
+    except (json.JSONDecodeError, OSError) as error:
+        raise UserError(f"{folder / 'manifest.json'} cannot be read: {error}") from error
