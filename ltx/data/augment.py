@@ -22,33 +22,30 @@ def crop_flip(images: Tensor, offsets: Tensor, flips: Tensor, *, pad: int, mode:
     flips are bool [R, B]. As with torchvision's RandomCrop before ToTensor and Normalize, "zeros" pads with
     raw pixel 0, black before normalisation; "reflect" mirrors the image without repeating its edge.
     """
+    source = SOURCES[mode]
     channels, height, width = images.shape[2:]
-    padded = PAD[mode](images.flatten(0, 1), pad)  # [N, C, H + 2 pad, W + 2 pad], where N = R B
-    n, _, tall, wide = padded.shape
-    top, left = offsets.flatten(0, 1).unbind(1)
-    rows = top[:, None] + torch.arange(height, device=images.device)  # [N, H]
-    column = torch.arange(width, device=images.device)
-    columns = left[:, None] + torch.where(flips.flatten()[:, None], column.flip(0), column)  # [N, W]
+    assert pad < min(height, width), f"cannot pad {height} × {width} images by {pad}"
+    row, column = (torch.arange(size, device=images.device) for size in (height, width))
+    top, left = (offsets.flatten(0, 1) - pad).unbind(1)
+    rows = source(top[:, None] + row, height)  # [N, H], where N = R B
+    columns = source(left[:, None] + torch.where(flips.flatten()[:, None], column.flip(0), column), width)
+    framed = F.pad(images.flatten(0, 1), (0, 1, 0, 1))  # a row and a column of zeros after the last ones
     # Whole rows first, then pixels within them: on a CPU twice as fast as one gather of all pixels.
-    plane = torch.arange(n * channels, device=images.device).view(n, channels, 1) * tall
-    bands = padded.reshape(-1, wide)[(plane + rows[:, None]).flatten()].view(n, channels, height, wide)
-    pixels = columns[:, None, None].expand(n, channels, height, width)
-    return bands.gather(3, pixels).view(images.shape)
+    planes = torch.arange(len(framed) * channels, device=images.device).view(-1, channels, 1) * (height + 1)
+    bands = framed.reshape(-1, width + 1)[(planes + rows[:, None]).flatten()]
+    bands = bands.view(-1, channels, height, width + 1)
+    return bands.gather(3, columns[:, None, None].expand(-1, channels, height, width)).view(images.shape)
 
 
-def pad_zeros(images: Tensor, pad: int) -> Tensor:
-    """Images [N, C, H, W] with `pad` zeros on each side."""
-    return F.pad(images, (pad, pad, pad, pad))
+def zeros(place: Tensor, size: int) -> Tensor:
+    """Places outside 0..size-1 are read from the zeros at `size`."""
+    return torch.where((place < 0) | (place >= size), size, place)
 
 
-def pad_reflect(images: Tensor, pad: int) -> Tensor:
-    """Images [N, C, H, W] with `pad` mirrored pixels on each side, at most the image less its edge."""
-    for dim in (2, 3):  # by index, since F.pad does not reflect bytes on every device
-        last = images.shape[dim] - 1
-        assert pad <= last, f"cannot reflect {pad} pixels of {last + 1}"
-        place = torch.arange(-pad, last + 1 + pad, device=images.device).abs()
-        images = images.index_select(dim, last - (last - place).abs())
-    return images
+def reflect(place: Tensor, size: int) -> Tensor:
+    """Places outside 0..size-1 are read from as far inside, the edge being the mirror."""
+    return size - 1 - (size - 1 - place.abs()).abs()
 
 
-PAD: dict[str, Callable[[Tensor, int], Tensor]] = {"zeros": pad_zeros, "reflect": pad_reflect}
+# Where a pixel of the padded image comes from, by its place along one axis.
+SOURCES: dict[str, Callable[[Tensor, int], Tensor]] = {"zeros": zeros, "reflect": reflect}

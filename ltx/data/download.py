@@ -17,7 +17,7 @@ from platformdirs import user_cache_dir
 from ltx.data.base import Data, Dataset, Split, hold_out
 from ltx.errors import UserError
 
-HELD_OUT = 5_000  # validation examples taken from the training images (Frankle & Carbin 2019, section 2)
+HELD_OUT = 5_000  # validation examples taken from the training images (Frankle & Carbin 2019)
 SILENCE = 4.0  # seconds a server may say nothing; torchvision itself would wait for ever
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape, glob
 from pathlib import Path
@@ -78,8 +79,12 @@ class ImageFolder(Dataset):
         digest = hashlib.sha256(f"{self.size}\n".encode())
         root = str(self.folder)  # a Path per file would double the time that a large tree takes
         for name in (name for part in PARTS for group in tree[part] for name in group):
-            stat = os.stat(os.path.join(root, name))
-            digest.update(os.fsencode(name) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            try:
+                stat = os.stat(os.path.join(root, name))
+            except OSError:  # such as a link to nowhere, which decoding will name
+                digest.update(os.fsencode(name) + b"\0unreadable\n")
+            else:
+                digest.update(os.fsencode(name) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:32]
 
     def decode_into(self, cache: Path, tree: Tree) -> None:
@@ -104,7 +109,8 @@ class ImageFolder(Dataset):
             save_file(tensors, partial, metadata={"corrupt": json.dumps(corrupt)})
             partial.replace(cache)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise UserError(f"cannot keep the decoded images in {cache.parent}: {error}") from error
 
     def cached(self, cache: Path) -> tuple[Split, Split]:

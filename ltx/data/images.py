@@ -1,6 +1,5 @@
 """The benchmark data sets by name: where their files lie and how they are read."""
 
-import io
 import pickle
 import warnings
 from dataclasses import dataclass
@@ -128,7 +127,7 @@ class CIFAR10(Downloaded):
     def batch(self, name: str) -> Split:
         """One batch's rows of 3,072 bytes, as images."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy 2.4 regrets how Python 2 pickled a dtype
+            warnings.simplefilter("ignore")  # NumPy 2.4.0 to 2.4.4 warn of how Python 2 pickled a dtype
             # A pickle is a program; this one is the publishers', for `contents` has compared its checksum.
             entry = pickle.loads(self.contents(name), encoding="latin1")
         images = torch.tensor(entry["data"], dtype=torch.uint8).view(-1, 3, 32, 32)
@@ -184,7 +183,8 @@ class SVHN(Downloaded):
         """One file's X [H, W, C, N] and y [N, 1], where the digit 0 is labelled 10."""
         from scipy.io import loadmat
 
-        arrays = loadmat(io.BytesIO(self.contents(name)))
+        self.contents(name)  # for its checksum
+        arrays = loadmat(self.folder / name)
         images = torch.from_numpy(arrays["X"]).permute(3, 2, 0, 1).contiguous()
         return Split(images, torch.from_numpy(arrays["y"].astype(np.int64)).flatten() % 10)
 
