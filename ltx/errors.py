@@ -1,5 +1,13 @@
 """What can go wrong that is not a bug."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+MANY = 40
+"""Names that still make a readable line."""
+
 
 class UserError(Exception):
     """A mistake that the person at the keyboard can mend: shown as one line, exit code 2."""
@@ -11,3 +19,11 @@ class InvariantError(RuntimeError):
 
 class Interrupted(Exception):
     """Training was asked to stop and has saved where it was."""
+
+
+def unknown(key: str, value: str, allowed: Iterable[str]) -> UserError:
+    """The error for a name that does not exist: the nearest that do, and all of them if they are not many."""
+    near = get_close_matches(value, names := sorted(allowed), cutoff=0.5)
+    hints = [f"did you mean {' or '.join(near)}?"] if near else []
+    hints += [f"choose from {', '.join(names)}"] if len(names) <= MANY or not near else []
+    return UserError(f"{key}={value} does not exist; {' '.join(hints)}")

@@ -1,9 +1,7 @@
 """What is a network to ltx, and of which kind is each of its weights?"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import inf
 from typing import ClassVar
 
@@ -47,13 +45,6 @@ class ConvNet(Model):
     def wide(self, channels: int) -> int:
         """So many channels at width 1, at this width; at least one."""
         return max(1, round(channels * self.width))
-
-
-def unknown(key: str, value: str, allowed: Iterable[str]) -> UserError:
-    """The error for a name that does not exist: the nearest three if any are near, else all that do."""
-    near = get_close_matches(value, names := sorted(allowed), cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"
-    return UserError(f"{key} {value!r} does not exist; {hint}")
 
 
 def layer_kinds(network: nn.Module) -> dict[str, str]:

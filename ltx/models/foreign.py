@@ -1,34 +1,32 @@
 """Networks that others wrote: torchvision's, and the user's own."""
 
-import os
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ltx.errors import UserError
-from ltx.models.base import Model, Shape, unknown
+from ltx.errors import UserError, unknown
+from ltx.models.base import Model, Shape
+from ltx.plugins import load_path, told
 
 
 @dataclass(frozen=True)
 class TorchVision(Model):
     """A torchvision classifier, untrained; its first convolution and last layer are fitted to the dataset."""
 
-    summary: ClassVar[str] = "any torchvision classifier by name, such as model.name=mobilenet_v2"
+    summary: ClassVar[str] = "any torchvision classifier by name, such as model=torchvision:mobilenet_v2"
 
-    name: str = "resnet18"  # as in torchvision.models.list_models()
+    arch: str = "resnet18"  # as in torchvision.models.list_models()
 
     def __post_init__(self) -> None:
         from torchvision import models  # costs more than a second, so only whoever asks pays
 
         known = models.list_models(module=models)
-        if self.name not in known:
-            raise unknown("model.name", self.name, known)
+        if self.arch not in known:
+            raise unknown("model.arch", self.arch, known)
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Initialised as torchvision does; a first convolution refitted to the channels, as torch does."""
@@ -45,7 +43,7 @@ class TorchVision(Model):
 
         def make() -> nn.Module:
             network = models.get_model(
-                self.name, weights=None, num_classes=classes, **options.get(self.name, {})
+                self.arch, weights=None, num_classes=classes, **options.get(self.arch, {})
             )
             first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
             if first.in_channels != channels:
@@ -54,7 +52,7 @@ class TorchVision(Model):
                 first.reset_parameters()
             return network
 
-        return tried(make, f"model.name {self.name!r}", shape, classes)
+        return tried(make, f"model.arch={self.arch}", shape, classes)
 
 
 @dataclass(frozen=True)
@@ -67,22 +65,12 @@ class Custom(Model):
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.]+:[\w.]+", self.path):
-            raise UserError(f"model.path must read package.module:function, got {self.path!r}")
+            raise UserError(f"model.path={self.path} is not possible: write package.module:function")
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Whatever the function returns, once it has turned images into logits."""
-        function = load("model.path", EntryPoint("path", self.path, "model"))
-        return tried(lambda: function(shape, classes), f"model.path {self.path!r}", shape, classes)
-
-
-def load(key: str, entry: EntryPoint) -> Any:
-    """The object at an entry point; its module may lie in the working directory, as with `python -m`."""
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)
-    try:
-        return entry.load()
-    except Exception as error:  # whatever the user's module raises
-        raise UserError(f"{key} {entry.value!r} cannot be imported: {_told(error)}") from error
+        function = load_path("model.path", self.path)
+        return tried(lambda: function(shape, classes), f"model.path={self.path}", shape, classes)
 
 
 def tried(make: Callable[[], nn.Module], key: str, shape: Shape, classes: int) -> nn.Module:
@@ -93,13 +81,8 @@ def tried(make: Callable[[], nn.Module], key: str, shape: Shape, classes: int) -
         with torch.no_grad():
             logits = network.eval()(torch.zeros(2, *shape))
     except Exception as error:  # whatever a foreign network raises
-        raise UserError(f"{key} cannot be built for images of {size}: {_told(error)}") from error
+        raise UserError(f"{key} cannot be built for images of {size}: {told(error)}") from error
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
         given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"{key} must turn images [2, {size}] into logits [2, {classes}], got {given}")
     return network.train()
-
-
-def _told(error: Exception) -> str:
-    """An exception in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

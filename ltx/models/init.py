@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from ltx.models.base import ConvNet, unknown
+from ltx.errors import unknown
+from ltx.models.base import ConvNet
 
 INITS: dict[str, Callable[[Tensor], Tensor]] = {
     # N(0, 2 / (fan_in + fan_out)), Frankle & Carbin 2019, fig. 2. Deviation: TensorFlow's Glorot normal,
