@@ -19,8 +19,8 @@ def draw(
 ) -> list[Path]:
     """Write the figures and tables of the runs at or below `paths`, and return the files.
 
-    One run is drawn into its own folder, several into `out` or their common parent, a folder per config if they have
-    more than one. `tolerance` is a fraction of accuracy. UserError if nothing is there to draw.
+    One run is drawn into its own folder, several into their common parent, unless `out` says where; several
+    configs get a folder each. `tolerance` is a fraction of accuracy. UserError if there is nothing to draw.
     """
     from ltx.report import plots  # matplotlib costs a quarter of a second that a table need not pay
 

@@ -54,17 +54,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs that differ only in seeds, pooled. `name` tells it from the others of its config, `notes` what was odd."""
+    """Runs that differ only in `POOLED`, as one; `name` tells it from the others of its config."""
 
     name: str
     levels: pd.DataFrame  # every network once, also those that diverged
     curves: pd.DataFrame  # of networks that did not diverge
     layers: pd.DataFrame  # likewise
-    notes: list[str]
+    notes: list[str]  # what a reader of its numbers must know
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Every folder with a levels.csv at or below `paths`, sorted; a UserError if a path is missing or none holds a run."""
+    """Every folder with a levels.csv at or below `paths`, sorted; a UserError if there is none."""
     if missing := [str(path) for path in paths if not path.exists()]:
         raise UserError(f"no such folder: {', '.join(missing)}")
     found = {file.parent.resolve(): file.parent for path in paths for file in path.rglob("levels.csv")}
@@ -81,15 +81,17 @@ def read_run(path: Path) -> Run:
     )
     tree = config or {name: manifest.get(name) for name in ("model", "dataset")}
     return Run(
-        path,
-        *(read_table(path / name) for name in COLUMNS),
+        path=path,
+        levels=read_table(path / "levels.csv"),
+        curves=read_table(path / "curves.csv"),
+        layers=read_table(path / "layers.csv"),
         status=str(manifest.get("status", "unknown")),
         settings=flat({key: value for key, value in tree.items() if key not in POOLED}),
     )
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The csv at `path` without a last line that was cut while being written; empty if the file is missing."""
+    """The csv at `path` without a last line that was cut while being written; empty if there is no file."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     whole = text[: text.rfind("\n") + 1]
     if not whole:
@@ -141,7 +143,7 @@ def differences(settings: Mapping[str, str], rivals: Sequence[Mapping[str, str]]
 
 
 def merge(name: str, runs: Sequence[Run]) -> Experiment:
-    """One experiment from its runs; a network that several runs trained counts once, as in the longest of them."""
+    """One experiment from its runs; a network that several of them trained counts once, as in the longest."""
     runs = sorted(runs, key=lambda run: -len(run.levels))
     levels = stack([run.levels for run in runs])
     again = levels.duplicated(NETWORK)

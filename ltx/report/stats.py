@@ -1,4 +1,4 @@
-"""What the numbers say: means and spreads over replicates, and the smallest ticket that matches. Pure functions."""
+"""What the numbers say: means and spreads over replicates, and the smallest ticket that matches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ def summarize(experiments: Sequence[Experiment]) -> pd.DataFrame:
     """One row per line and level over the networks that did not diverge.
 
     A line is a role of an experiment; its name carries the experiment's only where there are several.
-    Accuracies and densities are fractions; `n` counts networks (seeds times draws), `diverged` those left out.
+    Accuracies and densities are fractions; `n` counts networks (seeds times draws).
     """
     return pd.concat([summary(e, several=len(experiments) > 1) for e in experiments], ignore_index=True)
 
@@ -29,7 +29,7 @@ def summary(experiment: Experiment, *, several: bool) -> pd.DataFrame:
         ["config", "experiment", "line", "role", "method", "level"], sort=False
     )
     spread = groups[MEASURES].agg(SPREAD)
-    spread.columns = [f"{measure}_{statistic}" for measure, statistic in spread.columns]
+    spread.columns = spread.columns.map("_".join)
     counts = groups[["n", "diverged"]].sum().astype(int)
     of = rows[sound].groupby(["line", "level"])[["seed", "draw"]].nunique()
     counts = counts.join(of.rename(columns={"seed": "seeds", "draw": "draws"}))
@@ -54,7 +54,7 @@ class Matching:
 
 
 def matching(table: pd.DataFrame, tolerance: float = 0.0) -> list[Matching]:
-    """For every line with pruned levels, which match: mean accuracy at early stop >= dense mean - `tolerance`."""
+    """Which levels of every line match: mean accuracy at early stop >= the dense mean - `tolerance`."""
     baseline, column = dense(table), "early_stop_test_accuracy_mean"
     found = []
     for (experiment, line), rows in table[table.level > 0].groupby(["experiment", "line"], sort=False):
@@ -64,7 +64,7 @@ def matching(table: pd.DataFrame, tolerance: float = 0.0) -> list[Matching]:
         smallest, unbroken = rows[matches], rows[matches.cummin()]
         found.append(
             Matching(
-                line,
+                str(line),
                 smallest.iloc[-1] if len(smallest) else None,
                 unbroken.iloc[-1] if len(unbroken) else None,
             )

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     FixedFormatter,
     FixedLocator,
@@ -21,13 +24,14 @@ from ltx.report.tables import percent
 # Okabe and Ito: told apart with every common colour blindness, and in print by marker and dash as well.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-DASHES = ["-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5))]
+DASHES: list[Any] = ["-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5))]
 GREY = "#555555"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, hence the same everywhere
     "font.size": 8.5,
     "axes.titlesize": 9,
+    "axes.titley": 1.0,
     "axes.labelsize": 9,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
@@ -42,7 +46,7 @@ STYLE = {
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.4,
     "lines.markersize": 3.8,
-    "savefig.dpi": 180,
+    "savefig.dpi": 160,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "ltx",  # ids in the file do not change from one drawing to the next
     "pdf.fonttype": 42,
@@ -52,15 +56,24 @@ LINE = 0.17  # inches per line of text below the panels
 
 
 def sheet(
-    title: str, rows: int, columns: int, *, height: float, below: float, right: float = RIGHT
+    title: str,
+    rows: int,
+    columns: int,
+    *,
+    height: float,
+    below: float,
+    right: float = RIGHT,
+    names: Sequence[str] = (),
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of `rows` x `columns` panels, each `height` inches, with `below` and `right` inches for the legend.
+    """A figure of `rows` x `columns` panels, with `below` and `right` inches around, `names` on top.
 
-    Margins are fixed because matplotlib's layout engines draw everything twice to find them.
+    Panels are `height` inches tall. All places are fixed: matplotlib finds them no faster than it draws.
     """
-    tall = TOP + rows * height + (rows - 1) * GAP + below
-    figure = Figure(figsize=(WIDTH, tall))
     wide = (WIDTH - LEFT - right - (columns - 1) * GAP) / columns
+    names = [fill(name, int(14 * wide)) for name in names]
+    top = TOP + LINE * max((name.count("\n") for name in names), default=0)
+    tall = top + rows * height + (rows - 1) * GAP + below
+    figure = Figure(figsize=(WIDTH, tall))
     axes = figure.subplots(
         *(rows, columns),
         sharex=True,
@@ -69,28 +82,40 @@ def sheet(
         gridspec_kw={
             "left": LEFT / WIDTH,
             "right": 1 - right / WIDTH,
-            "top": 1 - TOP / tall,
+            "top": 1 - top / tall,
             "bottom": below / tall,
             "wspace": GAP / wide,
             "hspace": GAP / height,
         },
     )
+    for panel, name in zip(axes[0], names, strict=False):
+        panel.set_title(name, loc="left")
+    for panel in axes.flat:
+        panel.xaxis.set_label_coords(0.5, -0.23 / height)
+        panel.yaxis.set_label_coords(-0.54 / wide, 0.5)
     figure.text(LEFT / WIDTH, 1 - 0.08 / tall, title, va="top", weight="bold", fontsize=10)
     return figure, axes
 
 
-def below(handles: Sequence, notes: Sequence[str], *, columns: int) -> float:
+def legend_columns(handles: Sequence[Line2D]) -> int:
+    """How many columns of legend fit below the panels."""
+    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
+    return max(1, min(3, 108 // (longest + 12)))
+
+
+def below(handles: Sequence[Line2D], notes: Sequence[str]) -> float:
     """Inches that an axis label and `footer` need."""
-    return 0.62 + LINE * (-(-len(handles) // columns) + len(notes))
+    return 0.56 + LINE * (-(-len(handles) // legend_columns(handles)) + len(notes))
 
 
-def footer(figure: Figure, handles: Sequence, notes: Sequence[str], *, columns: int) -> None:
+def footer(figure: Figure, handles: Sequence[Line2D], notes: Sequence[str]) -> None:
     """The legend and below it the notes, under the panels."""
     left, tall = LEFT / WIDTH, figure.get_figheight()
     figure.text(left, 0.06 / tall, "\n".join(notes), va="bottom", color=GREY, fontsize=8, linespacing=1.35)
+    top = below(handles, notes) - 0.44
     figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(left, (below(handles, notes, columns=columns) - 0.44) / tall),
-        ncols=columns, borderaxespad=0, borderpad=0, labelspacing=0.3, handlelength=2.8, columnspacing=1.6,
+        handles=handles, loc="upper left", bbox_to_anchor=(left, top / tall), ncols=legend_columns(handles),
+        borderaxespad=0, borderpad=0, labelspacing=0.3, handlelength=2.8, columnspacing=1.6,
     )  # fmt: skip
 
 
@@ -99,7 +124,7 @@ def sparsity_axis(axes: Axes, densities: Sequence[float], *, apart: float) -> No
 
     Labelled ticks are at least `apart` of the axis from each other; the others are short and bare.
     """
-    places = 100 * np.unique(densities)[::-1]
+    places = (100 * np.unique(densities)[::-1]).tolist()
     axes.set_xscale("log")
     axes.set_xlim(places[0] * 1.1, places[-1] / 1.1)
     chosen = spread_out(places, apart * np.log10(1.21 * places[0] / places[-1]))
@@ -111,7 +136,7 @@ def sparsity_axis(axes: Axes, densities: Sequence[float], *, apart: float) -> No
 
 
 def spread_out(places: Sequence[float], apart: float) -> list[float]:
-    """Of falling `places` as many as are `apart` (in powers of ten) from each other, always the first and the last."""
+    """Of falling `places` those at least `apart` (in powers of ten), always with the first and the last."""
     chosen = [places[0]]
     for place in places[1:]:
         if np.log10(chosen[-1] / place) >= apart:
@@ -122,10 +147,10 @@ def spread_out(places: Sequence[float], apart: float) -> list[float]:
     return chosen
 
 
-def floor(values: Sequence[float], focus: Sequence[float], *, least: float) -> float:
+def floor(values: np.ndarray, focus: np.ndarray, *, least: float) -> float:
     """Where an axis may start so that `focus` stays legible although some of `values` collapse.
 
-    Never further below the top than `least`, or eight times the distance from the top to the median of `focus`.
+    Not further below the top than `least`, or eight times the distance from the top to the median of `focus`.
     """
     top = np.nanmax(values)
     return float(max(np.nanmin(values), top - max(least, 8 * (top - np.nanmedian(focus)))))
@@ -139,7 +164,8 @@ def limits(low: float, high: float, *, least: float) -> tuple[float, float]:
 
 def thousands(axis: Axis) -> None:
     """Steps written as 5,000."""
-    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    room = 6 if axis is axis.axes.yaxis else int(2.2 * WIDTH * axis.axes.get_position().width)
+    axis.set_major_locator(MaxNLocator(room, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 

@@ -1,6 +1,7 @@
 """The summary for reading: markdown beside the figure, a compact table in the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -9,6 +10,8 @@ from rich.table import Table
 
 from ltx.report.stats import Matching, matching
 
+Row = Mapping[Any, Any]  # of a summary, by column
+
 
 def percent(fraction: float) -> str:
     """A density as the papers write it: 100, 51.3, 3.6, 0.58."""
@@ -16,16 +19,16 @@ def percent(fraction: float) -> str:
     return "100" if value >= 99.95 else f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
 
 
-def accuracy(row: pd.Series, measure: str, ranged: bool) -> str:
+def accuracy(row: Row, measure: str, ranged: bool) -> str:
     """Mean in percent, with its range if there is one to show: `98.12 (97.90..98.30)`."""
     mean, low, high = (100 * row[f"{measure}_{statistic}"] for statistic in ("mean", "min", "max"))
-    return f"{mean:.2f} ({low:.2f}..{high:.2f})" if ranged and row.n > 1 else f"{mean:.2f}"
+    return f"{mean:.2f} ({low:.2f}..{high:.2f})" if ranged and row["n"] > 1 else f"{mean:.2f}"
 
 
-def step(row: pd.Series, measure: str, ranged: bool) -> str:
+def step(row: Row, measure: str, ranged: bool) -> str:
     """Mean number of training steps, with its range if there is one to show."""
     mean, low, high = (f"{row[f'{measure}_{statistic}']:,.0f}" for statistic in ("mean", "min", "max"))
-    return f"{mean} ({low}..{high})" if ranged and row.n > 1 else mean
+    return f"{mean} ({low}..{high})" if ranged and row["n"] > 1 else mean
 
 
 SHOWN = {
@@ -35,38 +38,38 @@ SHOWN = {
 }
 
 
-def places(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows of a summary that belong side by side: same level and same density to the digits shown, dense first."""
-    groups = table.groupby(["level", table.density.map(percent)], sort=False)
-    return sorted((rows for _, rows in groups), key=lambda rows: (-rows.density.iloc[0], rows.level.iloc[0]))
+def places(table: pd.DataFrame) -> list[dict[str, Row]]:
+    """The rows of a summary that stand side by side, by line: same level and same density as shown."""
+    found: dict[tuple[int, str], dict[str, Row]] = {}
+    for row in table.sort_values(["density", "level"], ascending=[False, True]).to_dict("records"):
+        found.setdefault((row["level"], percent(row["density"])), {})[row["line"]] = row
+    return list(found.values())
 
 
 def columns(table: pd.DataFrame, measure: str, *, ranged: bool = True) -> dict[str, list[str]]:
     """One column of text per line, headed by its name and n; a cell with another n says its own."""
-    found = {}
+    here, found = places(table), {}
     for line, rows in table.groupby("line", sort=False):
         usual = rows.n.max()
-        here = [rows[rows.index.isin(place.index)] for place in places(table)]
-        found[f"{line}, n = {usual}"] = [cell(row, measure, usual, ranged) for row in here]
+        found[f"{line}, n = {usual}"] = [cell(place.get(str(line)), measure, usual, ranged) for place in here]
     return found
 
 
-def cell(rows: pd.DataFrame, measure: str, usual: int, ranged: bool) -> str:
+def cell(row: Row | None, measure: str, usual: int, ranged: bool) -> str:
     """One line at one density; a dash where nothing was trained, a word where all of it diverged."""
-    if rows.empty:
+    if row is None:
         return "–"
-    row = rows.iloc[0]
-    if row.n == 0:
+    if row["n"] == 0:
         return "diverged"
-    return SHOWN[measure][1](row, measure, ranged) + ("" if row.n == usual else f", n = {row.n}")
+    return SHOWN[measure][1](row, measure, ranged) + ("" if row["n"] == usual else f", n = {row['n']}")
 
 
 def densities(table: pd.DataFrame) -> dict[str, list[str]]:
     """The columns that name the rows: percent of weights remaining, and their number."""
-    first = [place.iloc[0] for place in places(table)]
+    first = [next(iter(place.values())) for place in places(table)]
     return {
-        "% weights": [percent(row.density) for row in first],
-        "weights": [f"{row.weights_remaining:,.0f}" for row in first],
+        "% weights": [percent(row["density"]) for row in first],
+        "weights": [f"{row['weights_remaining']:,.0f}" for row in first],
     }
 
 
@@ -78,10 +81,12 @@ def captions(table: pd.DataFrame, tolerance: float = 0.0, notes: Sequence[str] =
         "validation loss. A difference smaller than the range may be noise.",
         f"Matching: mean test accuracy at early stop ≥ the dense mean{within}.",
         *(describe(line) for line in matching(table, tolerance)),
-        *(f"Left out of every mean: {row.diverged} diverged ({row.line}, {percent(row.density)} %)."
-          for row in table[table.diverged > 0].itertuples()),
+        *(
+            f"Left out as diverged: {row['diverged']} of {row['line']} at {percent(row['density'])} %."
+            for row in table[table.diverged > 0].to_dict("records")
+        ),
         *notes,
-    ]  # fmt: skip
+    ]
 
 
 def describe(line: Matching) -> str:
@@ -97,7 +102,9 @@ def describe(line: Matching) -> str:
         return f"{found}; not every level above it matches, the first pruned one does not."
     if line.unbroken.level == row.level:
         return f"{found}; every level above it matches too."
-    return f"{found}; not every level above it matches, unbroken only down to {percent(line.unbroken.density)} %."
+    return (
+        f"{found}; not every level above it matches, only those down to {percent(line.unbroken.density)} %."
+    )
 
 
 def markdown(table: pd.DataFrame, tolerance: float = 0.0, notes: Sequence[str] = ()) -> str:
@@ -111,7 +118,7 @@ def markdown(table: pd.DataFrame, tolerance: float = 0.0, notes: Sequence[str] =
 
 
 def print_table(table: pd.DataFrame, console: Console, tolerance: float = 0.0) -> None:
-    """Print a summary, config by config, with its captions: as much beside the means as the terminal is wide."""
+    """Print a summary, config by config, with its captions; ranges and steps where they fit."""
     endless = console.options.update(width=9999)
     for config, rows in table.groupby("config", sort=False):
         sheets = [
@@ -126,7 +133,7 @@ def print_table(table: pd.DataFrame, console: Console, tolerance: float = 0.0) -
 
 
 def sheet(table: pd.DataFrame, title: str, *, ranged: bool, steps: bool) -> Table:
-    """Every line's accuracy at early stop, with or without its range, and with or without early-stop steps."""
+    """Every line's accuracy at early stop, with its range or not, and its early-stop steps or not."""
     blocks = {"accuracy": columns(table, "early_stop_test_accuracy", ranged=ranged)}
     if steps:
         blocks["step"] = columns(table, "early_stop_step", ranged=False)
