@@ -1,6 +1,20 @@
 """The methods by name: a new one is a file beside these and a line here."""
 
+from ltx.methods.at_init import SNIP, GraSP, MagnitudeAtInit, RandomAtInit, SynFlow
 from ltx.methods.base import Method
+from ltx.methods.criterion import Criterion
 from ltx.methods.imp import IMP, OneShot
+from ltx.methods.retrain import FineTune, LRRewind
 
-METHODS: dict[str, type[Method]] = {"imp": IMP, "oneshot": OneShot}
+METHODS: dict[str, type[Method]] = {
+    "imp": IMP,
+    "oneshot": OneShot,
+    "lr_rewind": LRRewind,
+    "finetune": FineTune,
+    "criterion": Criterion,
+    "random_at_init": RandomAtInit,
+    "magnitude_at_init": MagnitudeAtInit,
+    "snip": SNIP,
+    "grasp": GraSP,
+    "synflow": SynFlow,
+}

@@ -1,0 +1,106 @@
+"""What the methods share that train a network before they prune it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ltx import prune
+from ltx.errors import UserError
+from ltx.methods.base import Method
+from ltx.recipe import Plan, demand, in_steps
+from ltx.task import Layers, Task
+from ltx.ticket import Tree
+
+SCOPES = ("layer", "global")
+
+
+@dataclass(frozen=True)
+class AfterTraining(Method):
+    """How many weights each level keeps, and the step that training is taken up from again."""
+
+    levels: int = 16
+    """how often to prune"""
+    rate: float = 0.2
+    """fraction of the surviving weights that a level prunes"""
+    scope: str = "layer"
+    """layer: the smallest weights of each layer | global: of all layers together"""
+    conv_rate: float | None = None
+    """the rate of convolutions, where it differs; scope=layer only"""
+    output_rate: float | None = None
+    """the rate of the last dense layer; half of `rate` unless given (LTH Figure 2); scope=layer only"""
+    rewind_step: str = "0"
+    """the step whose weights, schedule and data order survivors return to; 0 = initialisation"""
+
+    def __post_init__(self) -> None:
+        demand(self.levels >= 1, "method.levels", self.levels, "prune at least once")
+        demand(self.scope in SCOPES, "method.scope", self.scope, f"choose from {', '.join(SCOPES)}")
+        for key in ("rate", "conv_rate", "output_rate"):
+            rate = getattr(self, key)
+            demand(rate is None or 0 < rate < 1, f"method.{key}", rate, "it must lie between 0 and 1")
+            demand(
+                key == "rate" or rate is None or self.scope == "layer",
+                f"method.{key}",
+                rate,
+                "with method.scope=global one rate holds for all layers",
+            )
+        in_steps("method.rewind_step", self.rewind_step, epoch=1)
+
+    def check(self, layers: Layers, plan: Plan | None) -> None:
+        schedule = [self.kept(layers, level) for level in range(self.levels + 1)]
+        for level, (parent, child) in enumerate(pairwise(schedule), start=1):
+            empty = [name for name, count in child.items() if count < 1]
+            if empty:
+                raise UserError(
+                    f"method.levels={self.levels} is not possible: level {level} would empty {empty[0]} "
+                    f"(of {layers.sizes.get(empty[0], sum(layers.sizes.values()))} weights); "
+                    f"at most {level - 1} levels can be pruned"
+                )
+            demand(
+                parent != child,
+                "method.levels",
+                self.levels,
+                f"level {level} would prune no weight; at most {level - 1} levels",
+            )
+        if plan:
+            demand(
+                self.rewind(plan) < plan.steps,
+                "method.rewind_step",
+                self.rewind_step,
+                f"training ends at step {plan.steps}",
+            )
+
+    def rewind(self, plan: Plan) -> int:
+        return in_steps("method.rewind_step", self.rewind_step, plan.epoch)
+
+    def kept(self, layers: Layers, level: int) -> dict[str, int]:
+        """Weights alive at a level, counted from the dense network so that rounding does not add up.
+
+        One entry per prunable layer, or one named "" for all of them together if the scope is global.
+        """
+        sizes = {name: layers.sizes[name] for name in layers.prunable}
+        if self.scope == "global":
+            return {"": round(sum(sizes.values()) * (1 - self.rate) ** level)}
+        return {
+            name: round(size * (1 - self._rate(layers.kinds[name])) ** level) for name, size in sizes.items()
+        }
+
+    def _rate(self, kind: str) -> float:
+        if kind == "output":
+            return self.rate / 2 if self.output_rate is None else self.output_rate
+        if kind in ("conv", "shortcut") and self.conv_rate is not None:
+            return self.conv_rate
+        return self.rate
+
+    def pruned(self, task: Task, scores: Tree, mask: Tree, level: int) -> Tree:
+        """The level's mask: the highest-scored of what `mask` leaves alive."""
+        kept = self.kept(task.layers, level)
+        if self.scope == "layer":
+            return prune.by_layer(scores, mask, kept)
+        mask = prune.globally(scores, mask, kept[""])
+        if empty := prune.emptied(mask):
+            raise UserError(
+                f"level {level} emptied layer {empty[0]}: the network no longer connects; "
+                f"stop at method.levels={level - 1}, or prune with method.scope=layer"
+            )
+        return mask

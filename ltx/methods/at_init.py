@@ -1,0 +1,191 @@
+"""Prune at initialisation: score an untrained network, keep its best weights, train them once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ltx import prune
+from ltx.draw import seeded, stream
+from ltx.methods.base import Method, Search
+from ltx.recipe import Plan, demand
+from ltx.scores import flow, magnitude, saliency
+from ltx.task import Layers, Task
+from ltx.ticket import Round, Ticket, Tree
+
+
+@dataclass(frozen=True)
+class AtInit(Method):
+    """The dense network, then one ticket for each density, pruned from all layers together.
+
+    A layer may lose all its weights (layer collapse): that is a result, and the ticket is trained.
+    """
+
+    nested: ClassVar[bool] = False  # each density is pruned anew from the dense network
+
+    densities: list[float] = field(default_factory=lambda: [0.5, 0.2, 0.1, 0.05, 0.02, 0.01])
+    """fractions of the prunable weights to keep, falling"""
+    iterations: int = 1
+    """how often to score the survivors while the density falls exponentially"""
+    invert: bool = False
+    """keep what scores lowest: the inversion of Frankle et al. 2021"""
+
+    def __post_init__(self) -> None:
+        given = list(self.densities)
+        demand(
+            len(given) > 0 and all(0 < density < 1 for density in given),
+            "method.densities",
+            given,
+            "give one or more between 0 and 1",
+        )
+        demand(all(high > low for high, low in pairwise(given)), "method.densities", given, "they must fall")
+        demand(self.iterations >= 1, "method.iterations", self.iterations, "score at least once")
+
+    def check(self, layers: Layers, plan: Plan | None) -> None:
+        total = sum(layers.sizes[name] for name in layers.prunable)
+        kept = [round(total * density) for density in self.densities]
+        demand(
+            all(high > low for high, low in pairwise([total, *kept, 0])),
+            "method.densities",
+            list(self.densities),
+            f"of {total} prunable weights they would keep {', '.join(map(str, kept))}",
+        )
+
+    def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
+        yield Round(0, dense, plan)
+        for level, density in enumerate(self.densities, start=1):
+            yield Round(level, dense.masked(self.mask(task, dense, density)), plan)
+
+    def mask(self, task: Task, dense: Ticket, density: float) -> Tree:
+        """The best weights of all layers together, as dense as asked (Tanaka et al. 2020, Algorithm 1)."""
+        network, mask = task.network().double(), dense.mask
+        total = sum(task.layers.sizes[name] for name in mask)
+        for iteration in range(1, self.iterations + 1):
+            scores = self.scores(task, network, dense.masked(mask))
+            mask = prune.globally(scores, mask, round(total * density ** (iteration / self.iterations)))
+        return mask
+
+    def scores(self, task: Task, network: nn.Module, ticket: Ticket) -> Tree:
+        """One replicate after the other, in float64 so that rounding decides no rank."""
+        start = {name: t.double() if t.is_floating_point() else t for name, t in ticket.start().items()}
+        rows = []
+        for r, seed in enumerate(task.seeds):
+            with seeded(seed, "score"):  # dropout draws from it
+                rows.append(self.score(task, seed, network, {name: t[r] for name, t in start.items()}))
+        sign = -1 if self.invert else 1
+        return {name: sign * torch.stack([row[name] for row in rows]) for name in ticket.mask}
+
+    @abstractmethod
+    def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
+        """How much each prunable weight of one replicate matters; `network` has no values of its own."""
+
+
+@dataclass(frozen=True)
+class RandomAtInit(AtInit):
+    """U(0, 1) for every weight, so that layers are equally dense but for chance (Frankle et al. 2021)."""
+
+    summary: ClassVar[str] = "at initialisation, prune at random"
+
+    def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
+        def uniform(name: str) -> Tensor:
+            generator = stream(seed, "random_at_init", name)
+            return torch.rand(weights[name].shape, generator=generator, dtype=torch.float64)
+
+        return {name: uniform(name).to(task.device) for name in task.layers.prunable}
+
+
+@dataclass(frozen=True)
+class MagnitudeAtInit(AtInit):
+    """|θ₀| (Frankle et al. 2021)."""
+
+    summary: ClassVar[str] = "at initialisation, prune the smallest weights"
+
+    def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
+        return magnitude(weights)
+
+
+@dataclass(frozen=True)
+class SynFlow(AtInit):
+    """Iterative synaptic flow pruning, which sees no data (Tanaka et al. 2020, Algorithm 1)."""
+
+    summary: ClassVar[str] = "at initialisation, prune what carries the least flow (Tanaka et al. 2020)"
+
+    iterations: int = 100
+
+    def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
+        """R = 1ᵀ(∏|θ|)1: what an image of ones gives with all parameters positive, BatchNorm evaluating."""
+        network.eval()
+        ones = torch.ones_like(task.data.train.images[:1], dtype=torch.float64)
+        positive = {name: tensor.abs() for name, tensor in weights.items()}
+        return saliency(lambda w: functional_call(network, w, ones).sum(), positive, task.layers.prunable)
+
+
+@dataclass(frozen=True)
+class FromData(AtInit):
+    """Scores by the loss of a few training examples, not augmented, the network in training mode."""
+
+    per_class: int = 10
+    """examples of each class to score on"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        demand(self.per_class >= 1, "method.per_class", self.per_class, "it must be 1 or more")
+
+    def examples(self, task: Task, seed: int) -> tuple[Tensor, Tensor]:
+        """Normalised images float64 [N, C, H, W] and labels [N], drawn anew for each seed."""
+        data, labels = task.data, task.data.train.labels.cpu()
+        fewest = int(torch.bincount(labels, minlength=data.classes).min())
+        demand(self.per_class <= fewest, "method.per_class", self.per_class, f"some class has only {fewest}")
+        order = torch.randperm(len(labels), generator=stream(seed, "examples"))
+        chosen = torch.cat([order[labels[order] == k][: self.per_class] for k in range(data.classes)])
+        some = data.train.take(chosen.to(task.device))
+        mean, std = (value.double().view(-1, 1, 1) for value in (data.mean, data.std))
+        return (some.images.double() / 255 - mean) / std, some.labels
+
+
+@dataclass(frozen=True)
+class SNIP(FromData):
+    """Connection sensitivity (Lee et al. 2019, Algorithm 1); dividing by its sum would change no rank."""
+
+    summary: ClassVar[str] = "at initialisation, prune what the loss feels least (Lee et al. 2019)"
+
+    def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
+        images, labels = self.examples(task, seed)
+
+        def loss(w: Tree) -> Tensor:
+            return F.cross_entropy(functional_call(network, w, images), labels)
+
+        return saliency(loss, weights, task.layers.prunable)
+
+
+@dataclass(frozen=True)
+class GraSP(FromData):
+    """Gradient signal preservation (Wang et al. 2020, Algorithm 1).
+
+    Deviations from the authors' code: one batch, not the sum of two halves; dense layers are scored as they
+    will be trained, not redrawn for the scoring.
+    """
+
+    summary: ClassVar[str] = "at initialisation, keep what the gradient flows through (Wang et al. 2020)"
+
+    temperature: float = 200.0
+    """what logits are divided by"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        demand(self.temperature > 0, "method.temperature", self.temperature, "it must be positive")
+
+    def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
+        images, labels = self.examples(task, seed)
+
+        def loss(w: Tree) -> Tensor:
+            return F.cross_entropy(functional_call(network, w, images) / self.temperature, labels)
+
+        return flow(loss, weights, task.layers.prunable)
