@@ -46,7 +46,9 @@ class Checks:
         """Pruned entries are exactly zero in every replicate that has not diverged (sound [R] bool)."""
         self.hold(
             f"pruned {what} exactly zero",
-            all(not ((tree[name] != 0) & ~alive)[sound].any() for name, alive in mask.items() if name in tree),
+            all(
+                not ((tree[name] != 0) & ~alive)[sound].any() for name, alive in mask.items() if name in tree
+            ),
             where,
         )
 

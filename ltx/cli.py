@@ -17,6 +17,9 @@ app = typer.Typer(
     help="A laboratory for the lottery ticket hypothesis: train, prune, rewind, retrain.",
 )
 
+data = typer.Typer(no_args_is_help=True, help="Data sets.")
+app.add_typer(data, name="data")
+
 HYDRA = {"ignore_unknown_options": True}  # Hydra's own flags go through
 
 
@@ -35,7 +38,9 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
-Paths = Annotated[list[Path], typer.Argument(help="runs, or folders with runs below them", show_default=False)]
+Paths = Annotated[
+    list[Path], typer.Argument(help="runs, or folders with runs below them", show_default=False)
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -85,6 +90,35 @@ def plot(
 
     for file in draw(paths, out=out, pdf=pdf, tolerance=tolerance):
         typer.echo(file)
+
+
+@data.command()
+def fetch(
+    names: Annotated[
+        list[str], typer.Argument(help="data sets, as `ltx list` names them", show_default=False)
+    ],
+    root: Annotated[Path | None, typer.Option(help="where to put them, as dataset.root")] = None,
+) -> None:
+    """Download data sets now, for machines that will have no network later."""
+    from ltx.data import fetch_all
+
+    for folder in fetch_all(names, root):
+        typer.echo(folder)
+
+
+@app.command()
+def connect(
+    run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
+    levels: Annotated[str | None, typer.Option(help="as in 0,7,16; else first, middle, last")] = None,
+    steps: Annotated[str | None, typer.Option(help="as in 0,500,2ep; else the run's rewind step")] = None,
+    recalibrate: Annotated[bool, typer.Option("--recalibrate", help="BatchNorm measured anew")] = False,
+    device: Annotated[str | None, typer.Option(help="else the run's own")] = None,
+) -> None:
+    """Linear mode connectivity: how SGD noise after step k decides what a run's networks become."""
+    from ltx.connect import connect
+
+    out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device)
+    typer.echo((out / "connect.md").read_text())
 
 
 def main() -> None:

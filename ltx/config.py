@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import hydra
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import MISSING, DictConfig, OmegaConf, flag_override
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from yaml import MarkedYAMLError, YAMLError
 
 from ltx.controls import CONTROLS
 from ltx.data import DATASETS
 from ltx.data.base import Dataset
-from ltx.errors import UserError
+from ltx.draw import seeded
+from ltx.errors import UserError, unknown
 from ltx.methods import METHODS
 from ltx.methods.base import Method
 from ltx.models import MODELS
 from ltx.models.base import Model
-from ltx.recipe import Plan, Recipe, demand
+from ltx.models.foreign import TorchVision
+from ltx.plugins import load_kind, offered
+from ltx.recipe import Recipe, demand
 from ltx.task import Layers, Prunable
 
 # An environment variable could carry a secret into a published result.
 OmegaConf.clear_resolver("oc.env")
 
-NOT_IN_THE_RESULT = ("out", "device")
-"""Keys that say where a run happens, not what comes out of it."""
+NOT_IN_THE_RESULT = ("out", "device", "dataset.root", "dataset.workers")
+"""Keys that say where a run happens, not what comes out of it: the data count by their fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,10 @@ class Run:
     """auto | cpu | cuda | cuda:1 | mps"""
 
     def __post_init__(self) -> None:
-        for key, kind in (("model", Model), ("dataset", Dataset), ("method", Method)):
-            demand(isinstance(getattr(self, key), kind), key, getattr(self, key), "choose one with `ltx list`")
+        for key, kind in BASES.items():
+            demand(
+                isinstance(getattr(self, key), kind), key, getattr(self, key), "choose one with `ltx list`"
+            )
         demand(self.seed >= 0, "seed", self.seed, "it must be 0 or more")
         demand(self.replicates >= 1, "replicates", self.replicates, "it must be 1 or more")
         demand(self.control_draws >= 1, "control_draws", self.control_draws, "it must be 1 or more")
@@ -78,8 +86,8 @@ class Run:
         return tuple(range(self.seed, self.seed + self.replicates))
 
     def layers(self, shape: tuple[int, int, int], classes: int) -> Layers:
-        """The network's layers for images of a shape, built without memory or values."""
-        with torch.device("meta"):
+        """The network's layers for images of a shape."""
+        with seeded(0):  # built in earnest: torch's meta device takes a second to import
             return Layers.of(self.model.build(shape, classes), self.prunable)
 
     def torch_device(self) -> torch.device:
@@ -98,18 +106,29 @@ class Run:
 
 
 GROUPS: dict[str, dict[str, type]] = {"model": MODELS, "dataset": DATASETS, "method": METHODS}
+BASES = {"model": Model, "dataset": Dataset, "method": Method}
 
 
-def register() -> None:
-    """Tell Hydra the schema: the root and every member of every group."""
+def register(overrides: Sequence[str] = ()) -> None:
+    """Tell Hydra the schema: the root, every member of every group, and what the overrides name besides.
+
+    An installed package's network, data set or method (entry points ltx.models, ltx.datasets, ltx.methods) is
+    imported only when the command line chooses it.
+    """
     store = ConfigStore.instance()
     store.store(name="run", node=schema(Run))
     for group, members in GROUPS.items():
         for name, kind in members.items():
             store.store(group=group, name=name, node=schema(kind))
+        for name, entry in offered(f"ltx.{group}s").items():
+            if f"{group}={name}" in overrides:
+                store.store(group=group, name=name, node=schema(load_kind(group, entry, BASES[group])))
+    for choice in (o.removeprefix("model=") for o in overrides if o.startswith("model=torchvision:")):
+        arch = choice.removeprefix("torchvision:")
+        store.store(group="model", name=choice, node=schema(TorchVision(arch=arch)))
 
 
-def schema(kind: type) -> DictConfig:
+def schema(kind: object) -> DictConfig:
     """A frozen dataclass as a schema that Hydra may fill in, and that still refuses unknown keys."""
     node = OmegaConf.structured(kind)
 
@@ -146,107 +165,182 @@ class Composed:
         chosen = {group: {"name": choices[group]} | resolved[group] for group in GROUPS}
         return cls(run, choices["config"], resolved | chosen)
 
-    @property
-    def folder(self) -> Path:
-        """Where the run lives: readable, and different for every configuration that changes the result."""
-        what = {key: value for key, value in self.config.items() if key not in NOT_IN_THE_RESULT}
-        what["dataset"] = {key: value for key, value in what["dataset"].items() if key != "root" or self.config["dataset"]["name"] == "image_folder"}
+    def folder(self, fingerprint: str) -> Path:
+        """Where the run lives: readable, and another for every configuration or data that change the result."""
+        what = {"data": fingerprint, **copy.deepcopy(self.config)}
+        for key in NOT_IN_THE_RESULT:
+            group, _, name = key.rpartition(".")
+            (what[group] if group else what).pop(name, None)
         tag = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
         parts = [self.config[group]["name"] for group in ("model", "dataset", "method")]
         seeds = f"s{self.run.seed}x{self.run.replicates}"
-        return Path(self.run.out) / self.name / "-".join([*parts, seeds, tag])
+        return Path(self.run.out) / self.name / "-".join([*parts, seeds, tag]).replace(":", "-")
 
 
 def compose(overrides: Sequence[str], extra_dir: str | None = None) -> Composed:
     """Compose and check an experiment without running anything; raises UserError in one line."""
-    register()
+    register(overrides)
     if extra_dir is not None and not Path(extra_dir).is_dir():
         raise UserError(f"--config-dir {extra_dir} is not a folder")
     search = [f"hydra.searchpath=[file://{Path(extra_dir).resolve()}]"] if extra_dir else []
     with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
         for override in overrides:
-            parse(override)
+            check_override(override, extra_dir)
         try:
-            return _composed([*search, *overrides])
-        except (HydraException, OmegaConfBaseException) as error:
-            raise _explained(error, search, overrides) from error
+            config = hydra.compose("ltx", [*search, *overrides], return_hydra_config=True)
+            check_hydra(config.hydra)
+            choices = OmegaConf.to_container(config.hydra.runtime.choices)
+            with flag_override(config, ["readonly", "struct"], False):
+                del config["hydra"]
+            return Composed.of(config, choices)
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+            raise explained(error, overrides, extra_dir) from error
 
 
-def _composed(overrides: list[str]) -> Composed:
-    config = hydra.compose("ltx", overrides, return_hydra_config=True)
-    choices = OmegaConf.to_container(config.hydra.runtime.choices)
-    with flag_override(config, ["readonly", "struct"], False):
-        del config["hydra"]
-    return Composed.of(config, choices)
-
-
-def parse(text: str) -> Any:
-    """One override in Hydra's grammar; raises UserError."""
+def check_override(text: str, extra_dir: str | None = None) -> None:
+    """Refuse what is not one value for one key, and names that do not exist; raises UserError."""
     try:
-        return OverridesParser.create().parse_override(text)
+        parsed = OverridesParser.create().parse_override(text)
     except HydraException as error:
-        hint = " (did you mean config=" + text + "?)" if text in experiments() else ""
-        raise UserError(f"{text!r} is not KEY=VALUE{hint}: {first_line(error)}") from error
-
-
-def _explained(error: Exception, search: list[str], overrides: Sequence[str]) -> UserError:
-    """The one line that names the key as typed, what was given, and what is allowed."""
-    for last in range(1, len(overrides) + 1):
-        try:
-            _composed([*search, *overrides[:last]])
-        except (HydraException, OmegaConfBaseException) as culprit:
-            return _explain(culprit, overrides[last - 1])
-        except UserError:
-            continue  # a combination that later overrides may still mend
-    return UserError(first_line(error))
-
-
-def _explain(error: Exception, override: str) -> UserError:
-    parsed = parse(override)
-    key, value = parsed.key_or_group, override.partition("=")[2]
+        hint = f" (did you mean config={text}?)" if text in options("config", extra_dir) else ""
+        why = f": {first_line(error)}" if "=" in text else ""
+        raise UserError(f"{text!r} is not KEY=VALUE{hint}{why}") from error
+    key = parsed.key_or_group
+    if key.startswith("hydra"):
+        return
+    if parsed.is_delete():
+        raise UserError(f"{text} is not possible: every key is needed; give it a value instead")
+    if parsed.is_add() or parsed.is_force_add():
+        plain = text.lstrip("+")
+        if key not in keys():
+            raise unknown_key(key, Run)
+        raise UserError(f"{text} is not possible: no key can be added; write {plain}")
     if parsed.is_sweep_override():
-        return UserError(f"{override} names several values; one run takes one value, `ltx sweep` takes many")
-    if key in (*GROUPS, "config") and "ould not find" in str(error) and f"{key}/{value}" in str(error):
-        return unknown(key, value, experiments() if key == "config" else list(GROUPS[key]))
-    known = list(keys())
-    if key not in known and not key.startswith("hydra.") and key not in (*GROUPS, "config"):
-        return unknown("key", key, known)
-    return UserError(f"{override} is not possible: {first_line(error)}")
+        raise UserError(f"{text} names several values: a run takes one")
+    if key in (*GROUPS, "config") and (value := parsed.value()) not in options(key, extra_dir):
+        raise unknown(key, str(value), options(key, extra_dir))
 
 
-def unknown(key: str, value: str, allowed: list[str]) -> UserError:
-    """The error for a name that does not exist, with the nearest that does."""
-    near = get_close_matches(value, allowed, n=1, cutoff=0.4) or [a for a in allowed if a.endswith(f".{value}")][:1]
+def swept(text: str) -> bool:
+    """Whether an override names several values."""
+    try:
+        return OverridesParser.create().parse_override(text).is_sweep_override()
+    except HydraException:
+        return False
+
+
+def check_hydra(settings: DictConfig) -> None:
+    """Refuse Hydra settings that would run code which a configuration names; raises UserError.
+
+    Launchers and sweepers are left out: Hydra itself takes those of installed plugins alone.
+    """
+
+    def walk(node: Any, path: str) -> None:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            loaded = key == "class" and not str(value).startswith("logging.")
+            if key in ("_target_", "()") or loaded:
+                raise UserError(f"{path}.{key}={value} is refused: a configuration must not be a program")
+            if isinstance(value, dict | list):
+                walk(value, f"{path}.{key}")
+
+    for part in ("callbacks", "job_logging", "hydra_logging"):
+        walk(OmegaConf.to_container(settings[part], resolve=False), f"hydra.{part}")
+
+
+def options(group: str, extra_dir: str | None = None) -> list[str]:
+    """Names that `group=` takes: ours, and those in the user's own folder."""
+    folders = [Path(folder, group) for folder in (config_dir(), extra_dir) if folder]
+    files = (file.relative_to(folder) for folder in folders for file in folder.rglob("*.yaml"))
+    stored = ConfigStore.instance().list(group) if group in GROUPS else []
+    return sorted(
+        {*(name.removesuffix(".yaml") for name in stored), *(str(f.with_suffix("")) for f in files)}
+    )
+
+
+def experiments() -> list[str]:
+    """The shipped experiments: names that `config=` takes."""
+    return options("config")
+
+
+def explained(error: Exception, overrides: Sequence[str], extra_dir: str | None) -> UserError:
+    """What Hydra refused, as one line that names the key as typed, what was given, and what is allowed."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    file = re.match(r"In '(.+?)': ", str(error))
+    place = f"{file[1]}.yaml: " if file else ""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        there = options(group, extra_dir) if group in (*GROUPS, "config") else error.options or []
+        return UserError(f"{place}{unknown(group, name, there)}")
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return UserError(f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}")
+    culprit = next((e for e in chain if isinstance(e, OmegaConfBaseException) and e.full_key), None)
+    if culprit is None or culprit.full_key.startswith(("hydra.", "_dummy_")):
+        strange = [name for text in overrides if (name := text.partition("=")[0]) not in keys()]
+        strange = [name for name in strange if not name.startswith("hydra") and name != "config"]
+        return unknown_key(strange[0], Run) if strange else UserError(first_line(error))
+    key = re.sub(r"\[\d+\]", "", culprit.full_key)
+    # As typed: an unknown `reciep` may have been `reciep.steps=3`.
+    typed = [text for text in overrides if re.match(re.escape(key) + r"[.=]", text)]
+    if isinstance(culprit, ConfigKeyError | ConfigAttributeError):
+        name = typed[-1].partition("=")[0] if typed and not file else key
+        return UserError(f"{place}{unknown_key(name, culprit.object_type)}")
+    given = typed[-1] if typed and not file else key if culprit.value is None else f"{key}={culprit.value}"
+    kind = kinds().get(key)
+    allowed = in_words(kind, key) if isinstance(culprit, ValidationError) and kind else first_line(culprit)
+    return UserError(f"{place}{given} is not possible: {allowed}")
+
+
+def unknown_key(key: str, owner: Any) -> UserError:
+    """The error for a key that does not exist, with the nearest that does and those of its owner."""
+    prefix, _, leaf = key.rpartition(".")
+    if not is_dataclass(owner) or owner is Run:
+        prefix, owner = "", Run
+    beside = [f"{prefix}.{f.name}".lstrip(".") for f in fields(owner)]
+    elsewhere = [name for name in keys() if name.endswith(f".{leaf}") and name != key]
+    near = get_close_matches(key, beside if prefix else keys(), n=1, cutoff=0.75) or elsewhere[:1]
     hint = f"did you mean {near[0]}? " if near else ""
-    choice = f"choose from {', '.join(allowed)}" if len(allowed) <= 40 else "see `ltx run --cfg job`"
-    return UserError(f"{key}={value} is unknown: {hint}{choice}" if key != "key" else f"unknown key {value}: {hint}{choice}")
+    choice = f"choose from {', '.join(beside)}" if beside else f"this {prefix} has no keys"
+    return UserError(f"unknown key {key}: {hint}{choice}")
 
 
-def keys() -> Iterator[str]:
+def keys() -> list[str]:
     """Every key that some experiment has, dotted."""
-
-    def walk(kind: Any, prefix: str) -> Iterator[str]:
-        for f in fields(kind):
-            yield f"{prefix}{f.name}"
-            nested = f.default_factory if is_dataclass(f.default_factory) else None
-            if nested:
-                yield from walk(nested, f"{prefix}{f.name}.")
-
-    yield from walk(Run, "")
-    for group, members in GROUPS.items():
-        yield from {key: None for kind in members.values() for key in walk(kind, f"{group}.")}
+    return list(kinds())
 
 
-def experiments(folder: str | None = None) -> list[str]:
-    """Names that `config=` takes."""
-    return sorted(path.stem for path in Path(folder or config_dir(), "config").glob("*.yaml"))
+def kinds() -> dict[str, Any]:
+    """The type of every key that some experiment has."""
+
+    def walk(owner: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        hints = get_type_hints(owner)
+        for f in fields(owner):
+            yield f"{prefix}{f.name}", hints[f.name]
+            if is_dataclass(hints[f.name]):
+                yield from walk(hints[f.name], f"{prefix}{f.name}.")
+
+    members = [(f"{group}.", kind) for group, kinds in GROUPS.items() for kind in kinds.values()]
+    return {key: kind for prefix, owner in [("", Run), *members] for key, kind in walk(owner, prefix)}
+
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def in_words(kind: Any, key: str) -> str:
+    """What a key of a type may be set to."""
+    if is_dataclass(kind):
+        return f"set one of {', '.join(f'{key}.{f.name}' for f in fields(kind))}"
+    parts = [part for part in get_args(kind) if part is not type(None)]
+    if get_origin(kind) is list:
+        return f"it must be a list, each {WORDS.get(parts[0], 'value')}, written {key}=[...]"
+    optional = " or null" if len(parts) < len(get_args(kind)) else ""
+    return f"it must be {WORDS.get(parts[0] if parts else kind, str(kind))}{optional}"
 
 
 def first_line(error: Exception) -> str:
+    """What an error of Hydra or OmegaConf says, without its lines of internals."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
     return " ".join(useful[:2]) if useful else type(error).__name__
-
-
-def plan(run: Run, train_size: int) -> Plan:
-    return run.recipe.plan(train_size)

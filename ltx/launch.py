@@ -8,9 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, NoReturn
 
 import hydra
+import torch
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.completion_plugin import DefaultCompletionPlugin
@@ -18,13 +22,29 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ltx.checks import Checks
-from ltx.config import Composed, compose, config_dir, register
+from ltx.config import Composed, compose, config_dir, register, swept
 from ltx.engine.forward import choose
 from ltx.errors import Interrupted, UserError
 from ltx.progress import Progress
+from ltx.recipe import Plan
 from ltx.run import play
 from ltx.store import Store, machine, now, write
 from ltx.task import Task
+
+
+WITH_VALUE = {
+    "-cd",
+    "--config-dir",
+    "-cn",
+    "--config-name",
+    "-cp",
+    "--config-path",
+    "-c",
+    "--cfg",
+    "-p",
+    "--package",
+}
+"""Hydra's flags that are followed by a value."""
 
 
 def execute(composed: Composed, show: Progress | None = None) -> Path:
@@ -33,6 +53,8 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
     Raises UserError for what the user can mend and Interrupted after saving when asked to stop.
     """
     run, show = composed.run, show or Progress()
+    # Adam's moments of weights that get no gradient decay into denormals, which slow a CPU's arithmetic by half.
+    torch.set_flush_denormal(True)
     device = run.torch_device()
     data = run.dataset.load().to(device)
     layers = run.layers(tuple(data.train.images.shape[1:]), data.classes)
@@ -40,24 +62,12 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
     run.method.check(layers, plan)
     task = Task(run.model, data, layers, run.seeds, device)
     began = time.perf_counter()
-    with stopping() as stop, Store(composed.folder, task, composed.name, composed.config["method"]["name"], stop) as store:
+    folder, method = composed.folder(data.fingerprint), composed.config["method"]["name"]
+    with stopping() as stop, Store(folder, task, composed.name, method, stop) as store:
         write(store.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(composed.config)).encode())
         before = store.manifest
         checks = Checks(before.get("checks", {}))
-        store.manifest = {
-            "config": composed.name,
-            "model": composed.config["model"]["name"],
-            "dataset": composed.config["dataset"]["name"],
-            "method": composed.config["method"]["name"],
-            "network": task.describe(),
-            "weights": layers.total,
-            "seeds": list(run.seeds),
-            "fingerprint": data.fingerprint,
-            "examples": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
-            "engine": choose(task.network(), plan).name,
-            **machine(device),
-            "started": before.get("started", now()),
-        }
+        store.manifest = {**facts(composed, task, plan), "started": before.get("started", now())}
         show.say(
             f"{composed.name}: {store.manifest['method']} on {store.manifest['dataset']}, {task.describe()}, "
             f"seeds {run.seeds[0]}..{run.seeds[-1]}, {plan.steps} steps a round, {store.manifest['device']}\n"
@@ -69,7 +79,9 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
         except (Interrupted, KeyboardInterrupt):
             seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
             store.publish("interrupted", checks=dict(checks.passed), seconds=seconds)
-            raise Interrupted(f"stopped; everything so far is in {store.folder}, the same command continues") from None
+            raise Interrupted(
+                f"stopped; everything so far is in {store.folder}, the same command continues"
+            ) from None
         if store.trained_now or before.get("status") != "complete":
             seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
             store.publish("complete", checks=dict(checks.passed), finished=now(), seconds=seconds)
@@ -77,7 +89,23 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
             show.say(f"{store.folder} was complete already; nothing was trained")
     for folder in store.damaged:
         show.say(f"{folder} was damaged and has been trained again")
-    return composed.folder
+    return folder
+
+
+def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
+    """What a reader of the manifest needs to know about an experiment besides its configuration."""
+    splits = {name: getattr(task.data, name) for name in ("train", "val", "test")}
+    return {
+        "config": composed.name,
+        **{group: composed.config[group]["name"] for group in ("model", "dataset", "method")},
+        "network": task.describe(),
+        "weights": task.layers.total,
+        "seeds": list(task.seeds),
+        "fingerprint": task.data.fingerprint,
+        "examples": {name: len(split) for name, split in splits.items()},
+        "engine": choose(task.network(), plan).name,
+        **machine(task.device),
+    }
 
 
 @contextmanager
@@ -104,8 +132,9 @@ def stopping() -> Iterator:
 def launch(args: list[str]) -> None:
     """Compose and check first, so that the messages are ours; then hand over to Hydra, which calls back."""
     overrides, flags = split(args)
-    if not set(flags) - {"-cd", "--config-dir"} - set(extra_dirs(flags)):
-        compose(overrides, *extra_dirs(flags)[:1])
+    check_flags(flags)
+    several = {"-m", "--multirun"} & set(flags)
+    compose([o for o in overrides if not (several and swept(o))], *extra_dirs(flags)[:1])
     failure: list[BaseException] = []
 
     def job(config: DictConfig) -> None:
@@ -116,7 +145,7 @@ def launch(args: list[str]) -> None:
 
     arguments, sys.argv = sys.argv, ["ltx", *overrides, *flags]
     try:
-        register()
+        register(overrides)
         hydra.main(version_base="1.3", config_path=config_dir(), config_name="ltx")(job)()
     finally:
         sys.argv = arguments
@@ -135,14 +164,29 @@ def finish(folder: Path) -> None:
 
 def split(args: list[str]) -> tuple[list[str], list[str]]:
     """Overrides and Hydra's flags apart: argparse takes positional arguments in one stretch only."""
-    overrides = [a for a in args if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-    rest = [a for a in args if a not in overrides]
-    return overrides, rest
+    overrides: list[str] = []
+    flags: list[str] = []
+    for before, word in zip(["", *args], args, strict=False):
+        value = before in WITH_VALUE or (before == "--info" and "=" not in word)
+        (flags if word.startswith("-") or value else overrides).append(word)
+    return overrides, flags
+
+
+def check_flags(flags: list[str]) -> None:
+    """Refuse flags that Hydra does not have; raises UserError."""
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; `ltx run --hydra-help` lists Hydra's flags")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    if strange := parser.parse_known_args(flags)[1]:
+        refuse(f"unknown flag {strange[0]}")
 
 
 def extra_dirs(flags: list[str]) -> list[str]:
     """The folder that -cd or --config-dir names, if any."""
-    named = [b for a, b in zip(flags, flags[1:], strict=False) if a in ("-cd", "--config-dir")]
+    named = [b for a, b in pairwise(flags) if a in ("-cd", "--config-dir")]
     return named + [f.partition("=")[2] for f in flags if f.startswith("--config-dir=")]
 
 

@@ -94,9 +94,13 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"{self.folder} is in use by another ltx process; wait for it or stop it") from None
+            raise UserError(
+                f"{self.folder} is in use by another ltx process; wait for it or stop it"
+            ) from None
         except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}; choose another out=DIR") from error
+            raise UserError(
+                f"cannot write to {self.folder}: {error.strerror}; choose another out=DIR"
+            ) from error
         with suppress(OSError, json.JSONDecodeError):  # none yet, or cut short: it is only written again
             self.manifest = json.loads((self.folder / "manifest.json").read_text())
         return self
@@ -139,7 +143,9 @@ class Store:
         return trained
 
     def checkpoint(self, round: Round) -> Progress:
-        return Progress(self._folder(round) / "progress" / "state.safetensors", identity(round.ticket), self.stop)
+        return Progress(
+            self._folder(round) / "progress" / "state.safetensors", identity(round.ticket), self.stop
+        )
 
     def _folder(self, round: Round) -> Path:
         return self.folder / f"level_{round.level:02d}" / round.name
@@ -300,6 +306,8 @@ def commit() -> str | None:
     try:
         if not (here.parent / ".git").exists():
             return None
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", "ltx") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "--", "ltx") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None

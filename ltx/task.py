@@ -11,6 +11,7 @@ from torch import nn
 
 from ltx.data.base import Data
 from ltx.draw import seeded
+from ltx.errors import UserError
 from ltx.models.base import Model, layer_kinds
 from ltx.recipe import demand
 from ltx.ticket import Ticket, Tree
@@ -60,7 +61,8 @@ class Layers:
     def of(cls, network: nn.Module, rule: Prunable) -> Layers:
         kinds = layer_kinds(network)
         prunable = rule.names(kinds)
-        demand(len(prunable) > 0, "prunable", rule, f"of the layers {', '.join(kinds)} none is left to prune")
+        if not prunable:
+            raise UserError(f"prunable.* leaves nothing to prune: the layers are {', '.join(kinds)}")
         return cls({name: network.get_parameter(name).numel() for name in kinds}, kinds, prunable)
 
     @property
@@ -91,7 +93,9 @@ class Task:
     def network(self) -> nn.Module:
         """One network on the device, its values of no account."""
         with seeded(0):
-            return self.model.build(tuple(self.data.train.images.shape[1:]), self.data.classes).to(self.device)
+            return self.model.build(tuple(self.data.train.images.shape[1:]), self.data.classes).to(
+                self.device
+            )
 
     def initial(self, *purpose: object) -> Tree:
         """Freshly initialised weights and buffers [R, *shape], one stream per seed and purpose."""

@@ -44,9 +44,8 @@ class Feed:
         images = self.split.images.index_select(0, chosen.flatten()).view(shape)
         augment = self.plan.augment
         if augment.pad or augment.flip:
-            images = crop_flip(
-                images, self.offsets[:, now], self.flips[:, now], augment.pad, mode=augment.padding
-            )
+            offsets, flips = self.offsets[:, now], self.flips[:, now]
+            images = crop_flip(images, offsets, flips, pad=augment.pad, mode=augment.padding)
         return self.normalise(images), self.split.labels[chosen]
 
     def _begin(self, epoch: int) -> None:
@@ -56,7 +55,7 @@ class Feed:
         self.order = torch.stack([order(seed, epoch, examples) for seed in self.seeds]).to(self.device)
         if augment.pad or augment.flip:
             draws = [
-                draw_crop_flip(stream(seed, "augment", epoch), (examples,), augment.pad)
+                draw_crop_flip(stream(seed, "augment", epoch), (examples,), pad=augment.pad)
                 for seed in self.seeds
             ]
             self.offsets = torch.stack([offsets for offsets, _ in draws]).to(self.device)

@@ -73,7 +73,8 @@ class Stacked:
         self.active = [new(replicates, batch, width) for width in widths]  # what each layer sees
         self.delta = [new(replicates, batch, width) for width in widths]  # the loss's gradient there
         self.gradients = {
-            name: torch.zeros_like(weights[name]) for name, _ in network.named_parameters(remove_duplicate=False)
+            name: torch.zeros_like(weights[name])
+            for name, _ in network.named_parameters(remove_duplicate=False)
         }
         self.weight_grads = [self.gradients[f"{name}.weight"] for name in names]
         self.bias_grads = [self.gradients[f"{name}.bias"][:, None] for name in names]

@@ -64,7 +64,9 @@ class Training:
         self.step, self.seconds = round.start, 0.0
         self.at: dict[int, Tree] = {}
         self.points: list[dict[str, Tensor]] = []
-        self.tally = torch.zeros(task.replicates, device=task.device)  # sum of losses since the last evaluation
+        self.tally = torch.zeros(
+            task.replicates, device=task.device
+        )  # sum of losses since the last evaluation
         self.tallied = 0
         self.diverged = torch.zeros(task.replicates, dtype=torch.bool, device=task.device)
 
