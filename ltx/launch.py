@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +22,7 @@ from rich.console import Console
 
 from ltx.checks import Checks
 from ltx.config import Composed, compose, config_dir, register, swept
+from ltx.engine.cpu import tune
 from ltx.engine.forward import choose
 from ltx.errors import Interrupted, UserError
 from ltx.progress import Progress
@@ -53,8 +53,7 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
     Raises UserError for what the user can mend and Interrupted after saving when asked to stop.
     """
     run, show = composed.run, show or Progress()
-    # Adam's moments of weights that get no gradient decay into denormals, which slow a CPU's arithmetic by half.
-    torch.set_flush_denormal(True)
+    tune()
     device = run.torch_device()
     data = run.dataset.load().to(device)
     layers = run.layers(tuple(data.train.images.shape[1:]), data.classes)

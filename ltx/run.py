@@ -86,6 +86,6 @@ def settle(task: Task, round: Round, store: Store, checks: Checks, show: Show) -
     checks.hold("a saved round can be read back", saved is not None, where)
     assert saved is not None
     checks.zero("weights in the saved file", saved.final, round.ticket.mask, ~trained.diverged, where)
-    store.publish("running", checks=dict(checks.passed))
+    store.refresh(checks=dict(checks.passed))
     show.end(task, round, trained, fresh=True)
     return trained
