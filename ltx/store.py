@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from ltx import __version__
+from ltx import __version__, masks
 from ltx.engine.train import below
 from ltx.errors import Interrupted, UserError
 from ltx.task import Task
@@ -28,6 +28,8 @@ from ltx.ticket import Curve, Round, Ticket, Trained, Tree, digest
 
 CHECKPOINT_SECONDS = 60.0
 """A kill costs at most this much training."""
+REFRESH_SECONDS = 5.0
+"""How far the tables of a running run may lag behind its finished rounds."""
 
 LEVELS = (
     "config method role draw level seed density weights_remaining early_stop_step early_stop_val_loss "
@@ -35,6 +37,7 @@ LEVELS = (
 ).split()
 CURVES = "role draw level seed step train_loss val_loss val_accuracy test_accuracy".split()
 LAYERS = "role draw level seed layer kind size kept".split()
+MASKS = [*"role draw level seed layer".split(), *masks.COLUMNS]
 
 
 def write(path: Path, content: bytes) -> None:
@@ -84,10 +87,11 @@ class Store:
         self.folder, self.task, self.config, self.method = folder, task, config, method
         self.stop = stop or (lambda: False)
         self.manifest: dict[str, Any] = {}
-        self.rows: dict[str, list[tuple]] = {"levels": [], "curves": [], "layers": []}
+        self.rows: dict[str, list[tuple]] = {"levels": [], "curves": [], "layers": [], "masks": []}
         self.lock = FileLock(folder / ".lock")
         self.damaged: list[str] = []
         self.trained_now = 0
+        self.published = -REFRESH_SECONDS
 
     def __enter__(self) -> Store:
         try:
@@ -156,6 +160,7 @@ class Store:
         """Note a round's rows; they reach the disk with `publish`."""
         alive, kept = self.task.alive(round.ticket).tolist(), round.ticket.kept()
         best, curve = trained.curve.early_stop(), trained.curve
+        described = masks.described(round.ticket.mask, ~trained.diverged)
         for r, seed in enumerate(self.task.seeds):
             key, at = (round.role, round.draw, round.level, seed), int(best[r])
             outcome = (
@@ -177,10 +182,18 @@ class Store:
             for layer, size in self.task.layers.sizes.items():
                 count = int(kept[layer][r]) if layer in kept else size
                 self.rows["layers"].append((*key, layer, self.task.layers.kinds[layer], size, count))
+            for layer, facts in described.items():
+                self.rows["masks"].append((*key, layer, *facts[r]))
+
+    def refresh(self, **facts: object) -> None:
+        """Publish now and then, so that others can see how far a run is; not after every short round."""
+        if time.monotonic() - self.published > REFRESH_SECONDS:
+            self.publish("running", **facts)
 
     def publish(self, status: str, **facts: object) -> None:
         """Write tables and manifest as they stand."""
-        for name, columns in (("levels", LEVELS), ("curves", CURVES), ("layers", LAYERS)):
+        self.published = time.monotonic()
+        for name, columns in (("levels", LEVELS), ("curves", CURVES), ("layers", LAYERS), ("masks", MASKS)):
             if self.rows[name]:
                 write(self.folder / f"{name}.csv", table(columns, self.rows[name]))
         files = sorted(self.folder.glob("level_*/*/*.safetensors"))
@@ -268,8 +281,12 @@ def table(columns: Iterable[str], rows: Iterable[tuple]) -> bytes:
 
 
 def checksum(path: Path) -> str:
-    with safe_open(path, framework="pt") as file:
-        return (file.metadata() or {}).get("sha256", "")
+    """What a file says about itself; "" for one that is damaged, whose round will be trained again."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("sha256", "")
+    except (SafetensorError, OSError):
+        return ""
 
 
 def now() -> str:

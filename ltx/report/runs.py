@@ -21,6 +21,7 @@ COLUMNS = {
     ],
     "curves.csv": [*NETWORK, "step", "val_loss", "test_accuracy"],
     "layers.csv": [*NETWORK, "layer", "size", "kept"],
+    "masks.csv": [*NETWORK, "layer", "overlap", "chance", "dead_outputs", "dead_inputs"],
 }
 WORDS = dict.fromkeys(("config", "method", "role", "layer"), str)  # never read as numbers
 
@@ -36,6 +37,7 @@ class Run:
     levels: pd.DataFrame
     curves: pd.DataFrame
     layers: pd.DataFrame
+    masks: pd.DataFrame
     status: str
     settings: Mapping[str, str]
 
@@ -60,6 +62,7 @@ class Experiment:
     levels: pd.DataFrame  # every network once, also those that diverged
     curves: pd.DataFrame  # of networks that did not diverge
     layers: pd.DataFrame  # likewise
+    masks: pd.DataFrame  # likewise
     notes: list[str]  # what a reader of its numbers must know
 
 
@@ -85,6 +88,7 @@ def read_run(path: Path) -> Run:
         levels=read_table(path / "levels.csv"),
         curves=read_table(path / "curves.csv"),
         layers=read_table(path / "layers.csv"),
+        masks=read_table(path / "masks.csv"),
         status=str(manifest.get("status", "unknown")),
         settings=flat({key: value for key, value in tree.items() if key not in POOLED}),
     )
@@ -158,10 +162,10 @@ def merge(name: str, runs: Sequence[Run]) -> Experiment:
         )
     levels = levels[~again]
     sound = levels.loc[levels.diverged == 0, [*NETWORK, "run"]]
-    curves, layers = (
-        stack(tables).merge(sound) for tables in ([r.curves for r in runs], [r.layers for r in runs])
+    curves, layers, masks = (
+        stack([getattr(run, table) for run in runs]).merge(sound) for table in ("curves", "layers", "masks")
     )
-    return Experiment(name, levels, curves, layers, notes)
+    return Experiment(name, levels, curves, layers, masks, notes)
 
 
 def stack(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
