@@ -34,7 +34,8 @@ class Retraining(AfterTraining):
         parent = dense.rewound(trained.final)
         for level in range(1, self.levels + 1):
             ticket = parent.masked(self.pruned(task, magnitude(parent.weights), parent.mask, level))
-            trained = yield Round(level, ticket, self.retraining(plan), start=self.rewind(plan))
+            kept, start = self.kept(task.layers, level), self.rewind(plan)
+            trained = yield Round(level, ticket, self.retraining(plan), start=start, kept=kept)
             if self.iterative:
                 parent = ticket.rewound(trained.final)
 
