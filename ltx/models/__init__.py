@@ -26,4 +26,3 @@ MODELS: dict[str, type[Model]] = {
     "torchvision": TorchVision,
     "custom": Custom,
 }
-
