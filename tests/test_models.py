@@ -167,17 +167,17 @@ def test_batchnorm_scales_start_as_asked():
         (
             "resnet20",
             {"init": "glorot"},
-            r"model\.init 'glorot' does not exist; did you mean glorot_normal\?",
+            r"model\.init=glorot does not exist; did you mean glorot_normal\?",
         ),
-        ("vgg11", {"init": "?"}, r"model\.init .* choose from glorot_normal, kaiming_normal"),
-        ("vgg11", {"bn_scale": "1"}, r"model\.bn_scale '1' .* choose from half, ones, uniform"),
+        ("vgg11", {"init": "?"}, r"model\.init=.* choose from glorot_normal, kaiming_normal"),
+        ("vgg11", {"bn_scale": "1"}, r"model\.bn_scale=1 .* choose from half, ones, uniform"),
         (
             "torchvision",
-            {"name": "resnet19"},
-            r"model\.name 'resnet19' does not exist; did you mean resnet18",
+            {"arch": "resnet19"},
+            r"model\.arch=resnet19 does not exist; did you mean resnet18",
         ),
-        ("custom", {}, r"model\.path must read package\.module:function, got ''"),
-        ("custom", {"path": "net.py"}, r"model\.path must read package\.module:function, got 'net\.py'"),
+        ("custom", {}, r"model\.path= is not possible: write package\.module:function"),
+        ("custom", {"path": "net.py"}, r"model\.path=net\.py is not possible: write package\.module:function"),
     ],
 )
 def test_a_wrong_knob_is_named_with_what_is_allowed(name, knobs, message):
