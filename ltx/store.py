@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from ltx import __version__
+from ltx import __version__, cost, masks
 from ltx.engine.train import below
 from ltx.errors import Interrupted, UserError
 from ltx.task import Task
@@ -28,6 +28,8 @@ from ltx.ticket import Curve, Round, Ticket, Trained, Tree, digest
 
 CHECKPOINT_SECONDS = 60.0
 """A kill costs at most this much training."""
+REFRESH_SECONDS = 5.0
+"""How far the tables of a running run may lag behind its finished rounds."""
 
 LEVELS = (
     "config method role draw level seed density weights_remaining early_stop_step early_stop_val_loss "
@@ -35,6 +37,9 @@ LEVELS = (
 ).split()
 CURVES = "role draw level seed step train_loss val_loss val_accuracy test_accuracy".split()
 LAYERS = "role draw level seed layer kind size kept".split()
+MASKS = [*"role draw level seed layer".split(), *masks.COLUMNS]
+COSTS = [*"role draw level seed".split(), *cost.COLUMNS]
+CHANNELS = "role draw level seed group channels kept".split()
 
 
 def write(path: Path, content: bytes) -> None:
@@ -84,10 +89,20 @@ class Store:
         self.folder, self.task, self.config, self.method = folder, task, config, method
         self.stop = stop or (lambda: False)
         self.manifest: dict[str, Any] = {}
-        self.rows: dict[str, list[tuple]] = {"levels": [], "curves": [], "layers": []}
+        self.columns = {
+            "levels": LEVELS,
+            "curves": CURVES,
+            "layers": LAYERS,
+            "masks": MASKS,
+            "costs": COSTS,
+            "channels": CHANNELS,
+        }
+        self.rows: dict[str, list[tuple]] = {name: [] for name in self.columns}
+        self.ledger = cost.Ledger(task)
         self.lock = FileLock(folder / ".lock")
         self.damaged: list[str] = []
         self.trained_now = 0
+        self.published = -REFRESH_SECONDS
 
     def __enter__(self) -> Store:
         try:
@@ -155,7 +170,10 @@ class Store:
     def record(self, round: Round, trained: Trained) -> None:
         """Note a round's rows; they reach the disk with `publish`."""
         alive, kept = self.task.alive(round.ticket).tolist(), round.ticket.kept()
-        best, curve = trained.curve.early_stop(), trained.curve
+        curve = trained.curve
+        best, last, measured = curve.early_stop(), curve.last(), curve.measured()
+        described = masks.described(round.ticket.mask, ~trained.diverged)
+        costs = self.ledger.rows(round, trained)
         for r, seed in enumerate(self.task.seeds):
             key, at = (round.role, round.draw, round.level, seed), int(best[r])
             outcome = (
@@ -164,7 +182,7 @@ class Store:
                 int(curve.step[at]),
                 number(curve.val_loss[r, at]),
                 number(curve.test_accuracy[r, at]),
-                number(curve.test_accuracy[r, -1]),
+                number(curve.test_accuracy[r, last[r]]),
                 number(trained.train_accuracy[r]),
                 int(trained.steps[r]),
                 round_seconds(trained.seconds / self.task.replicates),
@@ -172,15 +190,34 @@ class Store:
             )
             self.rows["levels"].append((self.config, self.method, *key, *outcome))
             for e, step in enumerate(curve.step.tolist()):
+                if not measured[r, e]:
+                    continue
                 values = (curve.train_loss, curve.val_loss, curve.val_accuracy, curve.test_accuracy)
                 self.rows["curves"].append((*key, step, *(number(value[r, e]) for value in values)))
             for layer, size in self.task.layers.sizes.items():
                 count = int(kept[layer][r]) if layer in kept else size
                 self.rows["layers"].append((*key, layer, self.task.layers.kinds[layer], size, count))
+            for layer, facts in described.items():
+                self.rows["masks"].append((*key, layer, *facts[r]))
+            self.rows["costs"].append((*key, *costs[r]))
+            for group, stay in round.channels.items():
+                self.rows["channels"].append((*key, group, stay.shape[1], int(stay[r].sum())))
+
+    def refresh(self, **facts: object) -> None:
+        """Publish now and then, so that others can see how far a run is; not after every short round."""
+        if time.monotonic() - self.published > REFRESH_SECONDS:
+            self.publish("running", **facts)
+
+    def note(self, tables: dict[str, tuple[list[str], list[tuple]]]) -> None:
+        """Add rows to tables of a method's own, as columns and rows by name."""
+        for name, (columns, rows) in tables.items():
+            self.columns[name] = columns
+            self.rows.setdefault(name, []).extend(rows)
 
     def publish(self, status: str, **facts: object) -> None:
         """Write tables and manifest as they stand."""
-        for name, columns in (("levels", LEVELS), ("curves", CURVES), ("layers", LAYERS)):
+        self.published = time.monotonic()
+        for name, columns in self.columns.items():
             if self.rows[name]:
                 write(self.folder / f"{name}.csv", table(columns, self.rows[name]))
         files = sorted(self.folder.glob("level_*/*/*.safetensors"))
@@ -199,6 +236,10 @@ class Progress:
     def load(self) -> Tree | None:
         found = read(self.path)
         return found[0] if found and found[1].get("ticket") == self.ticket else None
+
+    def part(self, r: int) -> Progress:
+        """The same for one replicate of the round."""
+        return Progress(self.path.with_name(f"state_{r}.safetensors"), self.ticket, self.stop)
 
     def due(self) -> bool:
         return self.stop() or time.monotonic() - self.saved > CHECKPOINT_SECONDS

@@ -61,7 +61,7 @@ class AtInit(Method):
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
         yield Round(0, dense, plan)
         for level, density in enumerate(self.densities, start=1):
-            yield Round(level, dense.masked(self.mask(task, dense, density)), plan)
+            yield Round(level, dense.masked(self.mask(task, dense, density)), plan, found_by={})
 
     def mask(self, task: Task, dense: Ticket, density: float) -> Tree:
         """The best weights of all layers together, as dense as asked (Tanaka et al. 2020, Algorithm 1)."""

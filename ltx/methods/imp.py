@@ -40,4 +40,5 @@ class OneShot(AfterTraining):
         scores = magnitude(trained.final)
         for level in range(1, self.levels + 1):
             mask = self.pruned(task, scores, dense.mask, level)
-            yield Round(level, Ticket(trained.at[k], mask), plan, start=k)
+            found_by = {(0, "ticket"): trained.steps}
+            yield Round(level, Ticket(trained.at[k], mask), plan, start=k, found_by=found_by)
