@@ -47,7 +47,7 @@ class Ledger:
         self.nothing = Cost(*(torch.zeros(task.replicates, dtype=torch.int64) for _ in range(3)))
 
     def rows(self, round: Round, trained: Trained) -> list[tuple]:
-        """The `COLUMNS` of a round, a row per replicate; rounds must come in the order they were asked for."""
+        """The `COLUMNS` of a round, a row per replicate; rounds come in the order they were asked for."""
         own = self._own(round, trained)
         found = sum(self._found(round), start=self.nothing)
         self.spent.setdefault(round.key, own)

@@ -20,7 +20,7 @@ from ltx.ticket import Tree
 
 @dataclass(frozen=True)
 class Group:
-    """Channels of several tensors that are cut together, as those of all layers that feed one residual sum."""
+    """Channels of several tensors that are cut together, as in all layers that feed one residual sum."""
 
     channels: int
     makers: tuple[str, ...]  # weights that have these channels as outputs
@@ -55,8 +55,8 @@ class Shrunk:
 def groups(network: nn.Module, shape: Iterable[int], prunable: Iterable[str]) -> dict[str, Group]:
     """The groups of channels that BatchNorm scales, by the module that first makes them.
 
-    A group may be cut if all weights that make its channels are `prunable`; the network's outputs never are, nor
-    what a grouped convolution takes or makes, unless it is depthwise: its groups would have to stay equal.
+    A group may be cut if all weights that make its channels are `prunable`; not if it takes part in a grouped
+    convolution that is not depthwise, whose groups would have to stay equal, or has no scale, as the outputs.
     """
     graph, names = dependencies(network, shape), {m: name for name, m in network.named_modules()}
     found = {}
@@ -118,7 +118,7 @@ def dependencies(network: nn.Module, shape: Iterable[int]) -> Any:
 
 
 def masked(dense: Tree, parts: Iterable[Shrunk]) -> Tree:
-    """The masks that leave of each replicate's weights what its shrunk network has; `dense` names the weights."""
+    """Masks of the weights in `dense`, [R, *shape]: what each replicate's shrunk network has of them."""
     rows = []
     for shrunk in parts:
         nothing = {name: torch.zeros_like(tensor[:1], dtype=torch.bool) for name, tensor in dense.items()}

@@ -82,8 +82,8 @@ class Hooks:
     watch: Callable[[int, Tree, Tree], tuple[Tree, Tensor]] | None = None
     """(epochs trained, weights, memo) -> (memo, done [R] bool): at every epoch's end; who is done stops.
 
-    The memo is all that a watcher may remember. It begins empty, is [R, ...] throughout, and its shapes depend on
-    neither the epoch nor the replicate: it is checkpointed, and it comes back in `Trained`.
+    The memo is all that a watcher may remember: it is checkpointed, and comes back in `Trained`. It begins
+    empty, is [R, ...] throughout, and its shapes depend on neither the epoch nor the replicate.
     """
 
 
@@ -114,7 +114,7 @@ class Round:
 
     @property
     def apart(self) -> bool:
-        """Whether its replicates are trained one after the other: they are unlike each other, or may become so."""
+        """Whether replicates are trained one after the other, being unlike each other or soon to be."""
         return bool(self.starts or self.channels or self.hooks.watch)
 
     def only(self, r: int) -> Round:

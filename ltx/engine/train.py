@@ -45,20 +45,21 @@ def train(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick
     with torch.random.fork_rng(devices=[]):
         if not round.apart:
             return Training(task, round, task.network(), checks, tick).run(checkpoint)
-        parts = []
+        parts: list[Trained] = []
         for r in range(task.replicates):
-            share = shared(tick, round, sum(int(part.steps) for part in parts), task.replicates)
+            share = shared(tick, round, r, task.replicates)
             parts.append(alone(task.only(r), round.only(r), checks, checkpoint.part(r), share))
         return joined(parts)
 
 
-def shared(tick: Tick, round: Round, before: int, replicates: int) -> Tick:
-    """Tells of a replicate's steps, after those `before` it, as of a share of all replicates'."""
-    return lambda step, accuracy: tick(round.start + (before + step - round.start) // replicates, accuracy)
+def shared(tick: Tick, round: Round, r: int, replicates: int) -> Tick:
+    """Tells of replicate r's steps as a share of the round, whose last replicate ends it."""
+    length = round.plan.steps - round.start
+    return lambda step, accuracy: tick(round.start + (r * length + step - round.start) // replicates, accuracy)
 
 
 def alone(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick: Tick) -> Trained:
-    """Train one replicate, R = 1, as the smaller network that its channels leave; its weights come back whole."""
+    """Train one replicate, R = 1, as the network that its channels leave; its weights come back whole."""
     if not round.channels:
         return Training(task, round, task.network(), checks, tick).run(checkpoint, and_save=True)
     small = shrunk(task.network(), task.shape, {name: keep[0] for name, keep in round.channels.items()})

@@ -1,4 +1,4 @@
-"""What the methods share that prune whole channels, and those of Early-Bird's rivals that choose them another way.
+"""What the methods share that prune whole channels, and Early-Bird's rivals, which choose them another way.
 
 A ticket without channels is a smaller network: it is trained as one, and its weights come back with zeros in
 place of what was cut, so that files, tables and controls know no difference.
@@ -25,7 +25,7 @@ from ltx.recipe import Plan, demand
 from ltx.scores import saliency
 from ltx.shrink import Group
 from ltx.task import Layers, Task
-from ltx.ticket import Hooks, Key, Round, Ticket, Trained, Tree
+from ltx.ticket import Hooks, Key, Round, Ticket, Trained, Tree, only
 
 Groups = dict[str, Group]
 
@@ -44,7 +44,7 @@ class Draw:
 Draws = Generator[Round, Trained, list[Draw]]
 
 Start = Callable[[Task, Ticket, Draw], tuple[Tree, tuple[int, ...]]]
-"""(task, the dense ticket, what was drawn) to the weights that retraining begins with, and its first steps."""
+"""(task, the dense ticket, what was drawn) to the weights that retraining begins with, and its first step."""
 
 RETRAIN: dict[str, Start] = {
     "inherit": lambda task, dense, drawn: (drawn.weights, tuple(drawn.steps.tolist())),
@@ -64,7 +64,7 @@ class Channels(Method):
     ratios: list[float] = field(default_factory=lambda: [0.3, 0.5, 0.7])
     """fractions of all channels to prune, each for a ticket of its own"""
     retrain: str = "original"
-    """inherit: drawn weights, remaining schedule | restart: drawn weights | original: initial ones | reinit: new"""
+    """inherit: drawn weights, rest of the schedule | restart: drawn weights | original: first | reinit"""
     retrain_l1: float = 1e-4
     """how hard BatchNorm's scales are drawn to zero while retraining"""
 
@@ -86,7 +86,9 @@ class Channels(Method):
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
         groups = shrink.groups(task.network(), task.shape, task.layers.prunable)
         if not groups:
-            raise UserError("prunable.* leaves no channels to prune: all weights that make one must be prunable")
+            raise UserError(
+                "prunable.* leaves no channels to prune: all layers that make them must be prunable"
+            )
         yield Round(0, dense, plan)
         drawn = yield from self.draws(task, dense, plan, groups)
         for level, draw in enumerate(drawn, start=1):
@@ -105,9 +107,9 @@ class Channels(Method):
 def kept(groups: Groups, scores: Tree, ratio: float) -> Tree:
     """The channels above the percentile `ratio` of all, by group, [R, channels] bool.
 
-    Exactly so many (a strict threshold prunes one too many), and at least one of each group, where the authors'
-    surgery loses its place. Where layers share their channels, each counts once and goes from all of them,
-    where the authors leave residual streams whole.
+    Deviations from the authors' code: exactly so many (their strict threshold prunes one more); at least one
+    of each group (their surgery loses its place); and channels that several layers share, as in a residual
+    stream, count once and go from all of them (theirs stay in the stream and are only not read).
     """
     total = sum(group.channels for group in groups.values())
     return prune.connected(scores, total - round(total * ratio))
@@ -150,7 +152,8 @@ class Searched(Channels):
 
     def draw(self, groups: Groups, ratio: float, weights: Tree, steps: Tensor) -> Draw:
         """The ticket of a ratio, from the search's weights after so many steps."""
-        return Draw(ratio, kept(groups, scales(groups, weights), ratio), weights, steps, {(0, "search"): steps})
+        alive = kept(groups, scales(groups, weights), ratio)
+        return Draw(ratio, alive, weights, steps, found_by={(0, "search"): steps})
 
     def tables(self, task: Task, round: Round, trained: Trained) -> dict[str, Rows]:
         """How the scales were spread before the search and after."""
@@ -168,7 +171,7 @@ class Searched(Channels):
             for seed, row in zip(task.seeds, part, strict=True)
             for b, count in enumerate(torch.histc(row, BINS, 0, top))
         ]
-        return {"gammas": ("seed when low high channels".split(), rows)}
+        return {"gammas": (["seed", "when", "low", "high", "channels"], rows)}
 
 
 BINS = 50
@@ -176,9 +179,12 @@ BINS = 50
 
 @dataclass(frozen=True)
 class Slimming(Searched):
-    """Network slimming: train to the end, prune the smallest scales, fine-tune (Liu et al. 2017, section 3)."""
+    """Network slimming: train to the end, prune the smallest scales, fine-tune (Liu et al. 2017, section 3).
 
-    summary: ClassVar[str] = "train with L1 on BatchNorm's scales, prune channels, fine-tune (Liu et al. 2017)"
+    Deviation: a channel goes from the network, shift and all, as in the authors' surgery of VGG.
+    """
+
+    summary: ClassVar[str] = "train with L1 on channels' scales, prune the least, fine-tune (Liu et al. 2017)"
 
     retrain: str = "restart"
     retrain_l1: float = 0.0
@@ -240,14 +246,16 @@ class ChannelSNIP(Untrained):
     """examples of each class to score on"""
 
     def scores(self, task: Task, dense: Ticket, groups: Groups) -> Tree:
-        network, rows = task.network(), []
-        for r, seed in enumerate(task.seeds):
-            weights = {name: tensor[r].clone() for name, tensor in dense.weights.items()}
-            images, labels = SNIP(per_class=self.per_class).examples(task, seed)
-
-            def loss(w: Tree, images: Tensor = images.float(), labels: Tensor = labels) -> Tensor:
-                return F.cross_entropy(functional_call(network, w, images), labels)
-
-            with seeded(seed, "score"):
-                rows.append(saliency(loss, weights, task.layers.scales))
+        rows = [self.score(task, seed, only(dense.weights, r)) for r, seed in enumerate(task.seeds)]
         return scales(groups, {name: torch.stack([row[name] for row in rows]) for name in task.layers.scales})
+
+    def score(self, task: Task, seed: int, weights: Tree) -> Tree:
+        """The sensitivity of one replicate's scales; `weights` are [1, *shape]."""
+        images, labels = SNIP(per_class=self.per_class).examples(task, seed)
+        network, one = task.network(), {name: tensor[0].clone() for name, tensor in weights.items()}
+        with seeded(seed, "score"):
+            return saliency(
+                lambda w: F.cross_entropy(functional_call(network, w, images.float()), labels),
+                one,
+                task.layers.scales,
+            )

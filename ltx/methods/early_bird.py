@@ -1,4 +1,4 @@
-"""Early-Bird tickets: channels settle long before weights do, so draw the ticket as soon as its mask stands still."""
+"""Early-Bird tickets: which channels matter is settled long before training ends, so draw the ticket then."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ OTHERWISE = ("end", "fail")
 
 @dataclass(frozen=True)
 class EarlyBird(Searched):
-    """Train with L1 on BatchNorm's scales until the channel mask is stable, prune, train on (You et al. 2020).
+    """Train with L1 on the scales until the channel mask stands still, prune, train on (You et al. 2020).
 
     A replicate draws at its own epoch, each ratio's ticket at its own, and its search ends with the last.
     """
 
-    summary: ClassVar[str] = "prune channels once their mask stands still, early in training (You et al. 2020)"
+    summary: ClassVar[str] = "prune channels as soon as their mask stands still (You et al. 2020)"
 
     retrain: str = "inherit"
     epsilon: float = 0.1
@@ -36,7 +36,7 @@ class EarlyBird(Searched):
     window: int = 5
     """how many masks (distance=window) or distances (consecutive) must agree"""
     distance: str = "window"
-    """window: the newest mask from each before it, as the authors' code | consecutive: each from the one before"""
+    """window: the newest mask from those before, as the authors' code | consecutive: each from the last"""
     otherwise: str = "end"
     """where no ticket emerges: end = draw one when the search has ended | fail"""
     full: bool = False
@@ -67,12 +67,8 @@ class EarlyBird(Searched):
         super().check(layers, plan)
         if plan:
             epochs, drawn_at = plan.steps // plan.epoch, list(self.at)
-            demand(
-                self.window <= epochs, "method.window", self.window, f"training has {epochs} whole epochs"
-            )
-            demand(
-                max(drawn_at, default=1) <= epochs, "method.at", drawn_at, f"training has {epochs} epochs"
-            )
+            demand(self.window <= epochs, "method.window", self.window, f"training has {epochs} whole epochs")
+            demand(max(drawn_at, default=1) <= epochs, "method.at", drawn_at, f"training has {epochs} epochs")
 
     def draws(self, task: Task, dense: Ticket, plan: Plan, groups: Groups) -> Draws:
         watch = Watch(groups, self, plan.steps // plan.epoch)
@@ -113,8 +109,8 @@ class EarlyBird(Searched):
             drawn = int(trained.memo["drawn"][r, p])
             draws.append((seed, ratio, drawn or epochs, int(drawn > 0)))
         return tables | {
-            "distances": ("seed ratio epoch earlier distance".split(), distances),
-            "draws": ("seed ratio epoch emerged".split(), draws),
+            "distances": (["seed", "ratio", "epoch", "earlier", "distance"], distances),
+            "draws": (["seed", "ratio", "epoch", "emerged"], draws),
         }
 
 
@@ -122,8 +118,8 @@ class EarlyBird(Searched):
 class Watch:
     """Looks at the channel masks at every epoch's end; all it remembers is in the memo, R first.
 
-    masks: every epoch's, as bits [R, epochs, ratios, bytes]. drawn: the epoch of each ticket, 0 = not yet, [R, ratios].
-    weights/P/NAME: those that ratio P's ticket was drawn from. epochs, channels: how many there are, [R].
+    masks: every epoch's, as bits [R, epochs, ratios, bytes]. drawn: each ticket's epoch or 0 [R, ratios].
+    weights/P/NAME: what ratio number P was drawn from [R, *shape]. epochs, channels: how many there are [R].
     """
 
     groups: Groups
@@ -149,25 +145,21 @@ class Watch:
         """The memo before the first epoch; `now` [R, ratios, channels] are its masks."""
         replicates, ratios, channels = now.shape
         count = torch.full((replicates,), channels)
-        return {
+        drawn = {f"weights/{p}/{name}": t * 0 for p in range(ratios) for name, t in weights.items()}
+        return drawn | {
             "masks": packed(now)[:, None].repeat(1, self.epochs, 1, 1) * 0,
             "drawn": torch.zeros(replicates, ratios, dtype=torch.int64),
             "epochs": count * 0,
             "channels": count,
-            **{
-                f"weights/{p}/{name}": torch.zeros_like(t) for p in range(ratios) for name, t in weights.items()
-            },
         }
 
     def weights(self, p: int, trained: Trained) -> Tree:
         """What the ticket of ratio number `p` was drawn from; where none emerged, the end of the search."""
-        drawn = trained.memo["drawn"][:, p] > 0
-        return {
-            name: torch.stack(
-                [(trained.memo[f"weights/{p}/{name}"].to(t.device) if drawn[r] else t)[r] for r in range(len(t))]
-            )
-            for name, t in trained.final.items()
-        }
+        drawn, weights = trained.memo["drawn"][:, p] > 0, {}
+        for name, end in trained.final.items():
+            then = trained.memo[f"weights/{p}/{name}"].to(end.device)
+            weights[name] = torch.where(drawn.to(end.device).view(-1, *[1] * (end.dim() - 1)), then, end)
+        return weights
 
 
 def newest_from_window(masks: Tensor, window: int) -> Tensor:
@@ -190,7 +182,8 @@ DISTANCES: dict[str, tuple[Callable[[Tensor, int], Tensor], int]] = {
 def stable(masks: Tensor, method: EarlyBird) -> Tensor:
     """Whether the last of the masks [R, epochs, ratios, channels] stand still, [R, ratios] bool.
 
-    A distance is the fraction of all channels in which two masks differ. At most epsilon, as the authors' code.
+    A distance is the fraction of all channels in which two masks differ; it may equal epsilon, as in the
+    authors' code (the paper demands less).
     """
     measure, more = DISTANCES[method.distance]
     if masks.shape[1] < method.window + more:
