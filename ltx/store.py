@@ -309,8 +309,12 @@ def table(columns: Iterable[str], rows: Iterable[tuple]) -> bytes:
 
 
 def checksum(path: Path) -> str:
-    with safe_open(path, framework="pt") as file:
-        return (file.metadata() or {}).get("sha256", "")
+    """What a file says about itself; "" for one that is damaged, whose round will be trained again."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("sha256", "")
+    except (SafetensorError, OSError):
+        return ""
 
 
 def now() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from ltx.errors import UserError
-from ltx.report import cost
+from ltx.report import cost, masks
 from ltx.report.runs import Experiment, find_runs, pool, read_run
 from ltx.report.stats import summarize
 from ltx.report.tables import markdown, print_table
@@ -37,6 +37,7 @@ def draw(
             place / "accuracy_vs_sparsity.csv", index=False, float_format="%.10g", lineterminator="\n"
         )
         text = markdown(summary, tolerance, [note for e in experiments for note in e.notes])
+        text += masks.markdown(experiments)
         text += cost.markdown(experiments, summary)
         (place / "accuracy_vs_sparsity.md").write_text(text, encoding="utf-8")
         files += [place / f"accuracy_vs_sparsity.{kind}" for kind in ("csv", "md")]

@@ -21,6 +21,7 @@ COLUMNS = {
     ],
     "curves.csv": [*NETWORK, "step", "val_loss", "test_accuracy"],
     "layers.csv": [*NETWORK, "layer", "size", "kept"],
+    "masks.csv": [*NETWORK, "layer", "overlap", "chance", "dead_outputs", "dead_inputs"],
     "costs.csv": [*NETWORK, "search_epochs", "epochs", "total_epochs", "macs", "total_macs", "total_seconds"],
     "channels.csv": [*NETWORK, "group", "channels", "kept"],
     "draws.csv": ["seed", "ratio", "epoch", "emerged"],
@@ -44,6 +45,7 @@ class Run:
     levels: pd.DataFrame
     curves: pd.DataFrame
     layers: pd.DataFrame
+    masks: pd.DataFrame
     more: Mapping[str, pd.DataFrame]  # the tables that not every run has, by name
     status: str
     settings: Mapping[str, str]
@@ -69,6 +71,7 @@ class Experiment:
     levels: pd.DataFrame  # every network once, also those that diverged
     curves: pd.DataFrame  # of networks that did not diverge
     layers: pd.DataFrame  # likewise
+    masks: pd.DataFrame  # likewise
     more: Mapping[str, pd.DataFrame]  # the tables that not every run has, by name
     notes: list[str]  # what a reader of its numbers must know
 
@@ -95,6 +98,7 @@ def read_run(path: Path) -> Run:
         levels=read_table(path / "levels.csv"),
         curves=read_table(path / "curves.csv"),
         layers=read_table(path / "layers.csv"),
+        masks=read_table(path / "masks.csv"),
         more={name: read_table(path / f"{name}.csv") for name in MORE},
         status=str(manifest.get("status", "unknown")),
         settings=flat({key: value for key, value in tree.items() if key not in POOLED}),
@@ -170,14 +174,14 @@ def merge(name: str, runs: Sequence[Run]) -> Experiment:
         )
     levels = levels[~again]
     sound = levels.loc[levels.diverged == 0, [*NETWORK, "run"]]
-    curves, layers = (
-        stack(tables).merge(sound) for tables in ([r.curves for r in runs], [r.layers for r in runs])
+    curves, layers, masks = (
+        stack([getattr(run, table) for run in runs]).merge(sound) for table in ("curves", "layers", "masks")
     )
     more = {table: stack([run.more[table] for run in runs]) for table in MORE}
     for table, rows in more.items():
         of_networks = set(NETWORK) <= set(rows)
         more[table] = rows.merge(sound) if of_networks else rows.drop(columns="run").drop_duplicates()
-    return Experiment(name, levels, curves, layers, more, notes)
+    return Experiment(name, levels, curves, layers, masks, more, notes)
 
 
 def stack(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
