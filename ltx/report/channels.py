@@ -85,7 +85,7 @@ def accuracy_vs_drawing_epoch(experiments: Sequence[Experiment], summary: pd.Dat
             named = experiment.levels.merge(ratios(experiment)).merge(experiment.more["costs"], on=NAMED)
             tables.append(named[named.role == "ticket"].assign(experiment=experiment.name))
     rows = pd.concat(tables) if tables else pd.DataFrame()
-    if rows.empty or rows.groupby(["experiment", "ratio"]).level.nunique().max() < 3:
+    if rows.empty or rows.groupby(["experiment", "ratio"])["level"].nunique().max() < 3:
         return None
     handles, notes = [], ["Points: mean over seeds. Bars: their minimum and maximum. Star: the best epoch."]
     lines = list(rows.groupby(["experiment", "ratio"], sort=False))
