@@ -41,10 +41,10 @@ class Checkpoint(Protocol):
 
 
 def train(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick: Tick) -> Trained:
-    """Train the round's ticket to the end of its plan, never stopping early; `watch` alone may end it sooner."""
+    """Train the round's ticket to the end of its plan, never stopping early; only `watch` ends it sooner."""
     with torch.random.fork_rng(devices=[]):
         if not round.apart:
-            return Training(task, round, task.network(), checks, tick).run(checkpoint)
+            return Training(task, round, checks, tick).run(checkpoint)
         parts: list[Trained] = []
         for r in range(task.replicates):
             share = shared(tick, round, r, task.replicates)
@@ -54,17 +54,17 @@ def train(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick
 
 def shared(tick: Tick, round: Round, r: int, replicates: int) -> Tick:
     """Tells of replicate r's steps as a share of the round, whose last replicate ends it."""
-    length = round.plan.steps - round.start
-    return lambda step, accuracy: tick(round.start + (r * length + step - round.start) // replicates, accuracy)
+    before = r * (round.plan.steps - round.start)
+    return lambda step, accuracy: tick(round.start + (before + step - round.start) // replicates, accuracy)
 
 
 def alone(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick: Tick) -> Trained:
     """Train one replicate, R = 1, as the network that its channels leave; its weights come back whole."""
     if not round.channels:
-        return Training(task, round, task.network(), checks, tick).run(checkpoint, and_save=True)
+        return Training(task, round, checks, tick).run(checkpoint, and_save=True)
     small = shrunk(task.network(), task.shape, {name: keep[0] for name, keep in round.channels.items()})
     ticket = Ticket(small.take(round.ticket.weights), small.take(round.ticket.mask))
-    training = Training(task, replace(round, ticket=ticket), small.network, checks, tick)
+    training = Training(task, replace(round, ticket=ticket), checks, tick, small.network)
     trained, rest = training.run(checkpoint, and_save=True), round.ticket.start()
     whole = {step: small.put(tree, rest) for step, tree in trained.at.items()}
     return replace(trained, final=small.put(trained.final, rest), at=whole)
@@ -102,12 +102,15 @@ MEASURES = ("train_loss", "val_loss", "val_accuracy", "test_accuracy")
 class Training:
     """A round in training. Every tensor it changes is its own: the ticket is only read."""
 
-    def __init__(self, task: Task, round: Round, network: nn.Module, checks: Checks, tick: Tick) -> None:
+    def __init__(
+        self, task: Task, round: Round, checks: Checks, tick: Tick, network: nn.Module | None = None
+    ) -> None:
+        """`network` is what is trained if not the task's own: a part of it."""
         self.task, self.round, self.checks, self.tick = task, round, checks, tick
         self.plan, self.where = round.plan, f"level {round.level}, {round.name}"
         self.weights = round.ticket.start()
         checks.starts_from(self.weights, round.ticket, self.where)
-        self.network: Forward = bind(network, self.weights, self.plan, task.seeds)
+        self.network: Forward = bind(network or task.network(), self.weights, self.plan, task.seeds)
         self.names = list(self.network.gradients)
         for name in self.names:
             self.weights[name].grad = self.network.gradients[name]

@@ -17,7 +17,7 @@ SPENT = "Costs count multiply-accumulates of training (search and retraining, fo
 
 
 def with_costs(experiments: Sequence[Experiment], summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a summary whose costs are known, with mean costs, and `times_dense`: total over dense MACs."""
+    """The rows of a summary whose costs are known, with their means, and total over dense: `times_dense`."""
     costs = pd.concat([e.more["costs"].assign(experiment=e.name) for e in experiments], ignore_index=True)
     if costs.empty:
         return summary.iloc[:0]

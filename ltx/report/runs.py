@@ -181,6 +181,12 @@ def merge(name: str, runs: Sequence[Run]) -> Experiment:
     for table, rows in more.items():
         of_networks = set(NETWORK) <= set(rows)
         more[table] = rows.merge(sound) if of_networks else rows.drop(columns="run").drop_duplicates()
+    late = more["draws"][more["draws"].emerged == 0]
+    notes += [
+        f"No ticket emerged at ratio {ratio:g} for seed {', '.join(map(str, rows.seed))}: "
+        f"it was drawn when the search had ended, after epoch {rows.epoch.max()}."
+        for ratio, rows in late.groupby("ratio")
+    ]
     return Experiment(name, levels, curves, layers, masks, more, notes)
 
 
