@@ -3,7 +3,7 @@
     python benchmarks/shrink.py [device] [batch size]
 
 VGG-16 on images of CIFAR-10's shape, random pixels, random channels cut from every layer alike. The networks
-take turns, one training step each through ltx's own engine, and a speed-up is the median over the turns: a busy
+take turns, one training step each by ltx's own engine, and a speed-up is the median over the turns: a busy
 machine slows all of them alike. Warm-up turns are not counted; operations are PyTorch's own count.
 """
 

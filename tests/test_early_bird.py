@@ -360,7 +360,7 @@ def test_a_run_is_replayed_without_training_and_repaired_where_a_round_is_missin
 
 
 def test_a_run_killed_again_and_again_comes_to_the_same_end(run, tmp_path, monkeypatch):
-    composed, folder = run
+    _, folder = run
     elsewhere = compose([*WHOLE, f"out={tmp_path}"])
     saves = count()
 
