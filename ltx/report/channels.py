@@ -27,7 +27,7 @@ def mask_distance(experiments: Sequence[Experiment], summary: pd.DataFrame) -> F
     distances, draws = gathered(experiments[:1], "distances"), gathered(experiments[:1], "draws")
     if distances.empty:
         return None
-    ratios, seeds = distances.ratio.unique(), distances.seed.unique()[:SEEDS]
+    ratios, seeds = list(distances.ratio.unique()), list(distances.seed.unique()[:SEEDS])
     notes = ["Dashed: the epoch at which the ticket was drawn. Fraction of channels in which masks differ."]
     wide = (style.WIDTH - style.LEFT - 0.9 - (len(seeds) - 1) * style.GAP) / len(seeds)
     figure, axes = style.sheet(
@@ -89,8 +89,8 @@ def accuracy_vs_drawing_epoch(experiments: Sequence[Experiment], summary: pd.Dat
         return None
     handles, notes = [], ["Points: mean over seeds. Bars: their minimum and maximum. Star: the best epoch."]
     lines = list(rows.groupby(["experiment", "ratio"], sort=False))
-    for place, ((name, ratio), here) in enumerate(lines):
-        label = f"{100 * ratio:g} % pruned, n = {here.seed.nunique()}"
+    for place, ((name, _), here) in enumerate(lines):
+        label = f"{100 * here.ratio.iloc[0]:g} % pruned, n = {here.seed.nunique()}"
         handles.append(
             Line2D(
                 [], [], color=COLOURS[place % len(COLOURS)], marker=MARKERS[place % len(MARKERS)],
