@@ -75,6 +75,12 @@ class Run:
         for control in self.controls:
             if control not in CONTROLS:
                 raise unknown("controls", control, list(CONTROLS))
+            demand(
+                control in self.method.controls,
+                "controls",
+                self.controls,
+                f"this method's tickets can be compared with {', '.join(self.method.controls)} only",
+            )
         demand(len(set(self.controls)) == len(self.controls), "controls", self.controls, "name each once")
         if self.dataset.shape and self.dataset.classes:
             layers = self.layers(self.dataset.shape, self.dataset.classes)

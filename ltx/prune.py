@@ -36,6 +36,13 @@ def globally(scores: Tree, mask: Tree, kept: int) -> Tree:
     return {name: part.reshape(alive.shape) for (name, alive), part in zip(mask.items(), parts, strict=True)}
 
 
+def connected(scores: Tree, kept: int) -> Tree:
+    """Keep exactly `kept` of all entries together, the best of each part among them: [R, n] each."""
+    every = {name: torch.ones_like(part, dtype=torch.bool) for name, part in scores.items()}
+    first = {name: torch.where(top(part, every[name], 1), torch.inf, part) for name, part in scores.items()}
+    return globally(first, every, max(kept, len(scores)))
+
+
 def emptied(mask: Tree) -> list[str]:
     """Names of layers in which some replicate has no weight left: the network no longer connects."""
     return [name for name, alive in mask.items() if not alive.flatten(1).any(1).all()]

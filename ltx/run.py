@@ -44,6 +44,7 @@ def play(run: Run, task: Task, plan: Plan, store: Store, checks: Checks, show: S
         # What follows from a diverged training is marked too, never silently averaged.
         lost = lost | trained.diverged
         store.record(round, replace(trained, diverged=lost))
+        store.note(run.method.tables(task, round, trained))
         for rival in rivals(run, task, round, checks):
             outcome = settle(task, rival, store, checks, show)
             store.record(rival, replace(outcome, diverged=outcome.diverged | lost))

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from ltx import __version__, masks
+from ltx import __version__, cost, masks
 from ltx.engine.train import below
 from ltx.errors import Interrupted, UserError
 from ltx.task import Task
@@ -38,6 +38,8 @@ LEVELS = (
 CURVES = "role draw level seed step train_loss val_loss val_accuracy test_accuracy".split()
 LAYERS = "role draw level seed layer kind size kept".split()
 MASKS = [*"role draw level seed layer".split(), *masks.COLUMNS]
+COSTS = [*"role draw level seed".split(), *cost.COLUMNS]
+CHANNELS = "role draw level seed group channels kept".split()
 
 
 def write(path: Path, content: bytes) -> None:
@@ -87,7 +89,16 @@ class Store:
         self.folder, self.task, self.config, self.method = folder, task, config, method
         self.stop = stop or (lambda: False)
         self.manifest: dict[str, Any] = {}
-        self.rows: dict[str, list[tuple]] = {"levels": [], "curves": [], "layers": [], "masks": []}
+        self.columns = {
+            "levels": LEVELS,
+            "curves": CURVES,
+            "layers": LAYERS,
+            "masks": MASKS,
+            "costs": COSTS,
+            "channels": CHANNELS,
+        }
+        self.rows: dict[str, list[tuple]] = {name: [] for name in self.columns}
+        self.ledger = cost.Ledger(task)
         self.lock = FileLock(folder / ".lock")
         self.damaged: list[str] = []
         self.trained_now = 0
@@ -159,8 +170,10 @@ class Store:
     def record(self, round: Round, trained: Trained) -> None:
         """Note a round's rows; they reach the disk with `publish`."""
         alive, kept = self.task.alive(round.ticket).tolist(), round.ticket.kept()
-        best, curve = trained.curve.early_stop(), trained.curve
+        curve = trained.curve
+        best, last, measured = curve.early_stop(), curve.last(), curve.measured()
         described = masks.described(round.ticket.mask, ~trained.diverged)
+        costs = self.ledger.rows(round, trained)
         for r, seed in enumerate(self.task.seeds):
             key, at = (round.role, round.draw, round.level, seed), int(best[r])
             outcome = (
@@ -169,7 +182,7 @@ class Store:
                 int(curve.step[at]),
                 number(curve.val_loss[r, at]),
                 number(curve.test_accuracy[r, at]),
-                number(curve.test_accuracy[r, -1]),
+                number(curve.test_accuracy[r, last[r]]),
                 number(trained.train_accuracy[r]),
                 int(trained.steps[r]),
                 round_seconds(trained.seconds / self.task.replicates),
@@ -177,6 +190,8 @@ class Store:
             )
             self.rows["levels"].append((self.config, self.method, *key, *outcome))
             for e, step in enumerate(curve.step.tolist()):
+                if not measured[r, e]:
+                    continue
                 values = (curve.train_loss, curve.val_loss, curve.val_accuracy, curve.test_accuracy)
                 self.rows["curves"].append((*key, step, *(number(value[r, e]) for value in values)))
             for layer, size in self.task.layers.sizes.items():
@@ -184,16 +199,25 @@ class Store:
                 self.rows["layers"].append((*key, layer, self.task.layers.kinds[layer], size, count))
             for layer, facts in described.items():
                 self.rows["masks"].append((*key, layer, *facts[r]))
+            self.rows["costs"].append((*key, *costs[r]))
+            for group, stay in round.channels.items():
+                self.rows["channels"].append((*key, group, stay.shape[1], int(stay[r].sum())))
 
     def refresh(self, **facts: object) -> None:
         """Publish now and then, so that others can see how far a run is; not after every short round."""
         if time.monotonic() - self.published > REFRESH_SECONDS:
             self.publish("running", **facts)
 
+    def note(self, tables: dict[str, tuple[list[str], list[tuple]]]) -> None:
+        """Add rows to tables of a method's own, as columns and rows by name."""
+        for name, (columns, rows) in tables.items():
+            self.columns[name] = columns
+            self.rows.setdefault(name, []).extend(rows)
+
     def publish(self, status: str, **facts: object) -> None:
         """Write tables and manifest as they stand."""
         self.published = time.monotonic()
-        for name, columns in (("levels", LEVELS), ("curves", CURVES), ("layers", LAYERS), ("masks", MASKS)):
+        for name, columns in self.columns.items():
             if self.rows[name]:
                 write(self.folder / f"{name}.csv", table(columns, self.rows[name]))
         files = sorted(self.folder.glob("level_*/*/*.safetensors"))
@@ -212,6 +236,10 @@ class Progress:
     def load(self) -> Tree | None:
         found = read(self.path)
         return found[0] if found and found[1].get("ticket") == self.ticket else None
+
+    def part(self, r: int) -> Progress:
+        """The same for one replicate of the round."""
+        return Progress(self.path.with_name(f"state_{r}.safetensors"), self.ticket, self.stop)
 
     def due(self) -> bool:
         return self.stop() or time.monotonic() - self.saved > CHECKPOINT_SECONDS

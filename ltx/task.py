@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 from ltx.data.base import Data
 from ltx.draw import seeded
 from ltx.errors import UserError
-from ltx.models.base import Model, layer_kinds
+from ltx.models.base import Model, batchnorm_scales, layer_kinds
 from ltx.recipe import demand
 from ltx.ticket import Ticket, Tree
 
@@ -56,6 +56,7 @@ class Layers:
     sizes: dict[str, int]  # weights of every convolution and dense layer, prunable or not
     kinds: dict[str, str]  # conv | dense | output | shortcut
     prunable: tuple[str, ...]
+    scales: dict[str, int] = field(default_factory=dict)  # channels of every BatchNorm that scales them
 
     @classmethod
     def of(cls, network: nn.Module, rule: Prunable) -> Layers:
@@ -63,17 +64,13 @@ class Layers:
         prunable = rule.names(kinds)
         if not prunable:
             raise UserError(f"prunable.* leaves nothing to prune: the layers are {', '.join(kinds)}")
-        return cls({name: network.get_parameter(name).numel() for name in kinds}, kinds, prunable)
+        sizes = {name: network.get_parameter(name).numel() for name in kinds}
+        return cls(sizes, kinds, prunable, batchnorm_scales(network))
 
     @property
     def total(self) -> int:
         """The denominator of every density: all weights, those of unpruned layers included (LTH Figure 2)."""
         return sum(self.sizes.values())
-
-    @property
-    def fixed(self) -> int:
-        """Weights that are never pruned."""
-        return self.total - sum(self.sizes[name] for name in self.prunable)
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,10 @@ class Task:
     @property
     def replicates(self) -> int:
         return len(self.seeds)
+
+    def only(self, r: int) -> Task:
+        """The same for one seed."""
+        return replace(self, seeds=self.seeds[r : r + 1])
 
     def network(self) -> nn.Module:
         """One network on the device, its values of no account."""
@@ -113,7 +114,9 @@ class Task:
 
     def alive(self, ticket: Ticket) -> torch.Tensor:
         """Weights alive in the whole network, unpruned layers included, [R] int64."""
-        return torch.stack(list(ticket.kept().values())).sum(0) + self.layers.fixed
+        kept = ticket.kept()  # of layers that are never pruned, nothing
+        whole = sum(size for name, size in self.layers.sizes.items() if name not in kept)
+        return torch.stack([kept[name] for name in self.layers.sizes if name in kept]).sum(0) + whole
 
     def describe(self) -> str:
         kinds = Counter(self.layers.kinds.values())

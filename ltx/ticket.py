@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,11 @@ Tree = dict[str, Tensor]
 def copied(tree: Tree) -> Tree:
     """The same values in memory of their own: rewind weights must never alias weights in training."""
     return {name: tensor.clone() for name, tensor in tree.items()}
+
+
+def only(tree: Tree, r: int) -> Tree:
+    """One replicate of a stack, still stacked: views of R = 1."""
+    return {name: tensor[r : r + 1] for name, tensor in tree.items()}
 
 
 def digest(tree: Tree) -> str:
@@ -41,6 +46,10 @@ class Ticket:
     @property
     def replicates(self) -> int:
         return next(iter(self.weights.values())).shape[0]
+
+    def only(self, r: int) -> Ticket:
+        """One replicate's, still stacked: R = 1."""
+        return Ticket(only(self.weights, r), only(self.mask, r))
 
     def rewound(self, weights: Tree) -> Ticket:
         """The same mask over other weights."""
@@ -74,7 +83,15 @@ class Hooks:
     project: Callable[[Tree, float], None] | None = None
     """(weights, learning rate): a proximal step, in place, after the optimizer's."""
     watch: Callable[[int, Tree, Tree], tuple[Tree, Tensor]] | None = None
-    """(epoch, weights, memo) -> (memo, done [R] bool): at every epoch's end; a replicate that is done stops."""
+    """(epochs trained, weights, memo) -> (memo, done [R] bool): at every epoch's end; who is done stops.
+
+    The memo is all that a watcher may remember: it is checkpointed, and comes back in `Trained`. It begins
+    empty, is [R, ...] throughout, and its shapes depend on neither the epoch nor the replicate.
+    """
+
+
+Key = tuple[int, str]
+"""The level and role of a round."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,26 @@ class Round:
     role: str = "ticket"  # or the name of a control
     draw: int = 0  # which of a control's draws
     hooks: Hooks = field(default_factory=Hooks)
+    starts: tuple[int, ...] = ()  # each replicate's own start, where they differ
+    channels: Tree = field(default_factory=dict)  # [R, channels] bool by group: the others are really cut
+    found_by: dict[Key, Tensor] | None = None
+    """Whose steps [R] found the ticket: its search cost. None: those of all tickets of the levels before."""
+
+    @property
+    def key(self) -> Key:
+        return self.level, self.role
+
+    @property
+    def apart(self) -> bool:
+        """Whether replicates are trained one after the other, being unlike each other or soon to be."""
+        return bool(self.starts or self.channels or self.hooks.watch)
+
+    def only(self, r: int) -> Round:
+        """The same question about one replicate."""
+        start = self.starts[r] if self.starts else self.start
+        return replace(
+            self, ticket=self.ticket.only(r), channels=only(self.channels, r), start=start, starts=()
+        )
 
     @property
     def name(self) -> str:
@@ -101,7 +138,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Curve:
-    """What was measured while training: E evaluations of R replicates."""
+    """What was measured while training: E evaluations of R replicates; NaN where one was not in training."""
 
     step: Tensor  # [E] int64
     train_loss: Tensor  # [R, E] mean over the batches since the evaluation before
@@ -111,7 +148,16 @@ class Curve:
 
     def early_stop(self) -> Tensor:
         """Index of the evaluation with the least validation loss, found afterwards, [R] (LTH section 1, note 2)."""
-        return torch.where(self.val_loss.isfinite(), self.val_loss, torch.inf).argmin(1)
+        best = torch.where(self.val_loss.isfinite(), self.val_loss, torch.inf).argmin(1)
+        return torch.where(self.measured().gather(1, best[:, None])[:, 0], best, self.last())
+
+    def measured(self) -> Tensor:
+        """Which evaluations each replicate was there for, [R, E] bool."""
+        return ~self.test_accuracy.isnan()
+
+    def last(self) -> Tensor:
+        """Index of each replicate's last evaluation, [R]."""
+        return self.measured().long().cumsum(1).argmax(1)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltx.checks import Checks
 from ltx.data.base import Split
 from ltx.engine import optimizer as optim
 from ltx.engine.feed import Feed, chunks
 from ltx.engine.forward import Forward, bind
+from ltx.shrink import shrunk
 from ltx.task import Task
-from ltx.ticket import Curve, Round, Trained, Tree, copied
+from ltx.ticket import Curve, Round, Ticket, Trained, Tree, copied
 
 Tick = Callable[[int, float | None], None]
 """(step, mean validation accuracy if it was just measured): called after every step."""
@@ -34,22 +36,81 @@ class Checkpoint(Protocol):
     def save(self, state: Tree) -> None:
         """Keep the state; raises Interrupted if the run was asked to stop."""
 
+    def part(self, r: int) -> Checkpoint:
+        """Where one replicate's part is kept, if they are trained one after the other."""
+
 
 def train(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick: Tick) -> Trained:
-    """Train the round's ticket to the end of its plan, never stopping early; `watch` alone may end it sooner."""
+    """Train the round's ticket to the end of its plan, never stopping early; only `watch` ends it sooner."""
     with torch.random.fork_rng(devices=[]):
-        return Training(task, round, checks, tick).run(checkpoint)
+        if not round.apart:
+            return Training(task, round, checks, tick).run(checkpoint)
+        parts: list[Trained] = []
+        for r in range(task.replicates):
+            share = shared(tick, round, r, task.replicates)
+            parts.append(alone(task.only(r), round.only(r), checks, checkpoint.part(r), share))
+        return joined(parts)
+
+
+def shared(tick: Tick, round: Round, r: int, replicates: int) -> Tick:
+    """Tells of replicate r's steps as a share of the round, whose last replicate ends it."""
+    before = r * (round.plan.steps - round.start)
+    return lambda step, accuracy: tick(round.start + (before + step - round.start) // replicates, accuracy)
+
+
+def alone(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick: Tick) -> Trained:
+    """Train one replicate, R = 1, as the network that its channels leave; its weights come back whole."""
+    if not round.channels:
+        return Training(task, round, checks, tick).run(checkpoint, and_save=True)
+    small = shrunk(task.network(), task.data.shape, {name: keep[0] for name, keep in round.channels.items()})
+    ticket = Ticket(small.take(round.ticket.weights), small.take(round.ticket.mask))
+    training = Training(task, replace(round, ticket=ticket), checks, tick, small.network)
+    trained, rest = training.run(checkpoint, and_save=True), round.ticket.start()
+    whole = {step: small.put(tree, rest) for step, tree in trained.at.items()}
+    return replace(trained, final=small.put(trained.final, rest), at=whole)
+
+
+def joined(parts: Sequence[Trained]) -> Trained:
+    """R replicates that were trained one by one as one outcome."""
+    steps = torch.cat([part.curve.step for part in parts]).unique()
+
+    def aligned(key: str) -> Tensor:
+        rows = torch.full((len(parts), len(steps)), torch.nan)
+        for row, part in zip(rows, parts, strict=True):
+            row[torch.searchsorted(steps, part.curve.step)] = getattr(part.curve, key)[0]
+        return rows
+
+    def stacked(trees: Sequence[Tree]) -> Tree:
+        return {name: torch.cat([tree[name] for tree in trees]) for name in trees[0]}
+
+    reached = set.intersection(*(set(part.at) for part in parts))
+    return Trained(
+        final=stacked([part.final for part in parts]),
+        at={step: stacked([part.at[step] for part in parts]) for step in sorted(reached)},
+        curve=Curve(steps, **{key: aligned(key) for key in MEASURES}),
+        train_accuracy=torch.cat([part.train_accuracy for part in parts]),
+        diverged=torch.cat([part.diverged for part in parts]),
+        steps=torch.cat([part.steps for part in parts]),
+        seconds=sum(part.seconds for part in parts),
+        memo=stacked([part.memo for part in parts]),
+    )
+
+
+MEASURES = ("train_loss", "val_loss", "val_accuracy", "test_accuracy")
 
 
 class Training:
     """A round in training. Every tensor it changes is its own: the ticket is only read."""
 
-    def __init__(self, task: Task, round: Round, checks: Checks, tick: Tick) -> None:
+    def __init__(
+        self, task: Task, round: Round, checks: Checks, tick: Tick, network: nn.Module | None = None
+    ) -> None:
+        """`network` is what is trained if not the task's own: a part of it."""
         self.task, self.round, self.checks, self.tick = task, round, checks, tick
         self.plan, self.where = round.plan, f"level {round.level}, {round.name}"
         self.weights = round.ticket.start()
         checks.starts_from(self.weights, round.ticket, self.where)
-        self.network: Forward = bind(task.network(), self.weights, self.plan, task.seeds)
+        self.network: Forward = bind(network or task.network(), self.weights, self.plan, task.seeds)
         self.names = list(self.network.gradients)
         for name in self.names:
             self.weights[name].grad = self.network.gradients[name]
@@ -69,36 +130,53 @@ class Training:
         )  # sum of losses since the last evaluation
         self.tallied = 0
         self.diverged = torch.zeros(task.replicates, dtype=torch.bool, device=task.device)
+        self.memo: Tree = {}
+        self.done = torch.zeros(task.replicates, dtype=torch.bool)
 
-    def run(self, checkpoint: Checkpoint) -> Trained:
+    def run(self, checkpoint: Checkpoint, *, and_save: bool = False) -> Trained:
+        """Train to the end, and save what is there then if others of the round are still to come."""
         evaluations = set(self.plan.evaluations(self.round.start))
         self._resume(checkpoint)
         began = time.perf_counter() - self.seconds
         if self.step == self.round.start and not self.points:
             self._keep()
             self._evaluate()
-        while self.step < self.plan.steps:
+        while not self._ended():
             self._advance()
             self._keep()
-            if self.step in evaluations:
+            self._watch()
+            if self.step in evaluations or self._ended():
                 self._evaluate()
             else:
                 self.tick(self.step, None)
-            if checkpoint.due() and self.step < self.plan.steps:
+            if checkpoint.due() and not self._ended():
                 self.seconds = time.perf_counter() - began
                 checkpoint.save(self._state())
         _, train_accuracy = evaluate(self.network, self.feed, self.task.data.train)
         if self.task.device.type == "cuda":
             torch.cuda.synchronize(self.task.device)
+        self.seconds = time.perf_counter() - began
+        if and_save:
+            checkpoint.save(self._state())
         return Trained(
             final={name: tensor.detach() for name, tensor in self.weights.items()},
             at=self.at,
             curve=self._curve(),
             train_accuracy=train_accuracy.cpu(),
             diverged=self.diverged.cpu(),
-            steps=torch.full((self.task.replicates,), self.plan.steps - self.round.start),
-            seconds=time.perf_counter() - began,
+            steps=torch.full((self.task.replicates,), self.step - self.round.start),
+            seconds=self.seconds,
+            memo=self.memo,
         )
+
+    def _ended(self) -> bool:
+        return self.step >= self.plan.steps or bool(self.done.all())
+
+    def _watch(self) -> None:
+        """At an epoch's end let the method look at the weights; what it remembers is folded into its memo."""
+        if self.round.hooks.watch and self.step % self.plan.epoch == 0:
+            epoch, weights = self.step // self.plan.epoch, {n: t.detach() for n, t in self.weights.items()}
+            self.memo, self.done = self.round.hooks.watch(epoch, weights, self.memo)
 
     def _advance(self) -> None:
         """One step of every replicate; nothing here waits for the device."""
@@ -144,10 +222,7 @@ class Training:
 
     def _curve(self) -> Curve:
         steps = torch.stack([point["step"] for point in self.points])
-        rest = {
-            key: torch.stack([point[key] for point in self.points], dim=1)
-            for key in ("train_loss", "val_loss", "val_accuracy", "test_accuracy")
-        }
+        rest = {key: torch.stack([point[key] for point in self.points], dim=1) for key in MEASURES}
         return Curve(steps, **rest)
 
     def _state(self) -> Tree:
@@ -157,6 +232,8 @@ class Training:
             "progress": torch.tensor([self.step, self.tallied, self.seconds], dtype=torch.float64),
             "tally": self.tally,
             "diverged": self.diverged,
+            "done": self.done,
+            **{f"memo/{key}": value for key, value in self.memo.items()},
             **{f"curve/{key}": value for key, value in curve.items()},
             **{f"weights/{name}": tensor for name, tensor in self.weights.items()},
             **{f"optimizer/{key}": t for key, t in optim.state(self.optimizer, self.names).items()},
@@ -170,7 +247,8 @@ class Training:
         saved = {key: tensor.to(self.task.device) for key, tensor in saved.items()}
         step, tallied, self.seconds = saved["progress"].tolist()
         self.step, self.tallied = int(step), int(tallied)
-        self.tally, self.diverged = saved["tally"], saved["diverged"]
+        self.tally, self.diverged, self.done = saved["tally"], saved["diverged"], saved["done"].cpu()
+        self.memo = below(saved, "memo/")
         for name, tensor in self.weights.items():
             tensor.detach().copy_(saved[f"weights/{name}"])  # in place: the network is bound to this memory
         optim.restore(self.optimizer, self.names, below(saved, "optimizer/"))

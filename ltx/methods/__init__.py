@@ -2,7 +2,9 @@
 
 from ltx.methods.at_init import SNIP, GraSP, MagnitudeAtInit, RandomAtInit, SynFlow
 from ltx.methods.base import Method
+from ltx.methods.channels import ChannelOneShot, ChannelRandom, ChannelSNIP, Slimming
 from ltx.methods.criterion import Criterion
+from ltx.methods.early_bird import EarlyBird
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.retrain import FineTune, LRRewind
 
@@ -17,4 +19,9 @@ METHODS: dict[str, type[Method]] = {
     "snip": SNIP,
     "grasp": GraSP,
     "synflow": SynFlow,
+    "early_bird": EarlyBird,
+    "slimming": Slimming,
+    "channel_oneshot": ChannelOneShot,
+    "channel_random": ChannelRandom,
+    "channel_snip": ChannelSNIP,
 }

@@ -7,11 +7,14 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ltx.controls import CONTROLS
 from ltx.recipe import Plan
 from ltx.task import Layers, Task
 from ltx.ticket import Round, Ticket, Trained
 
 Search = Generator[Round, Trained, None]
+Rows = tuple[list[str], list[tuple]]
+"""The columns of a table, and rows of it."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Method(ABC):
 
     summary: ClassVar[str]
     nested: ClassVar[bool] = True  # whether each level's mask lies within the one before
+    controls: ClassVar[tuple[str, ...]] = tuple(CONTROLS)  # those that its tickets can be compared with
 
     @abstractmethod
     def check(self, layers: Layers, plan: Plan | None) -> None:
@@ -34,3 +38,7 @@ class Method(ABC):
     @abstractmethod
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
         """Yield the rounds to train, one by one."""
+
+    def tables(self, task: Task, round: Round, trained: Trained) -> dict[str, Rows]:
+        """What a round tells besides its accuracies, as columns and rows by csv file."""
+        return {}

@@ -5,7 +5,7 @@ from ltx.models.conv import Conv2, Conv4, Conv6
 from ltx.models.foreign import Custom, TorchVision
 from ltx.models.lenet import LeNet, LeNet5
 from ltx.models.resnet import ResNet20, ResNet32, ResNet56, ResNet110
-from ltx.models.vgg import VGG11, VGG13, VGG16, VGG19
+from ltx.models.vgg import VGG8, VGG11, VGG13, VGG16, VGG19
 
 __all__ = ["MODELS", "Model", "layer_kinds"]
 
@@ -19,6 +19,7 @@ MODELS: dict[str, type[Model]] = {
     "resnet32": ResNet32,
     "resnet56": ResNet56,
     "resnet110": ResNet110,
+    "vgg8": VGG8,
     "vgg11": VGG11,
     "vgg13": VGG13,
     "vgg16": VGG16,

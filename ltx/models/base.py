@@ -6,6 +6,7 @@ from math import inf
 from typing import ClassVar
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ltx.errors import UserError
@@ -67,3 +68,12 @@ def layer_kinds(network: nn.Module) -> dict[str, str]:
         elif isinstance(layer, nn.MultiheadAttention) and leaf.endswith("proj_weight"):
             kinds[name] = "dense"
     return kinds | ({output: "output"} if output else {})
+
+
+def batchnorm_scales(network: nn.Module) -> dict[str, int]:
+    """Each BatchNorm scale's parameter name, in network order, and its channels."""
+    return {
+        f"{name}.weight": layer.num_features
+        for name, layer in network.named_modules()
+        if isinstance(layer, _BatchNorm) and layer.affine
+    }

@@ -11,19 +11,19 @@ from ltx.models.init import Normalised, initialise
 
 @dataclass(frozen=True)
 class _VGG(Normalised):
-    """Five stages of 3x3 convolutions with a max pool between stages, a mean over the image, a dense layer.
+    """Stages of 3x3 convolutions with a max pool between stages, a mean over the image, a dense layer.
 
     Convolutions have no bias (open_lth keeps one): BatchNorm, which follows, would subtract it again.
     """
 
-    repeats: ClassVar[tuple[int, ...]]  # convolutions in each of the five stages
+    repeats: ClassVar[tuple[int, ...]]  # convolutions in each of at most five stages
 
     def build(self, shape: Shape, classes: int) -> nn.Sequential:
-        """Four pools shrink the image sixteenfold."""
-        self.demand(shape, least=16)
+        """The four pools between five stages shrink the image sixteenfold."""
+        self.demand(shape, least=2 ** (len(self.repeats) - 1))
         layers: list[nn.Module] = []
         channels = shape[0]
-        for repeats, outputs in zip(self.repeats, map(self.wide, (64, 128, 256, 512, 512)), strict=True):
+        for repeats, outputs in zip(self.repeats, map(self.wide, (64, 128, 256, 512, 512)), strict=False):
             layers += [nn.MaxPool2d(2)] if layers else []
             for inputs in [channels, *[outputs] * (repeats - 1)]:
                 convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
@@ -31,6 +31,13 @@ class _VGG(Normalised):
             channels = outputs
         head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
         return initialise(nn.Sequential(*layers, *head), self.init, self.bn_scale)
+
+
+class VGG8(_VGG):
+    """VGG-8, for images too small for five stages: three, and as few layers as show how they are pruned."""
+
+    summary = "five convolutions with BatchNorm in three stages, for small images"
+    repeats = (1, 2, 2)
 
 
 class VGG11(_VGG):

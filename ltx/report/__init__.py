@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from ltx.errors import UserError
-from ltx.report import masks
+from ltx.report import cost, masks
 from ltx.report.runs import Experiment, find_runs, pool, read_run
 from ltx.report.stats import summarize
 from ltx.report.tables import markdown, print_table
@@ -38,6 +38,7 @@ def draw(
         )
         text = markdown(summary, tolerance, [note for e in experiments for note in e.notes])
         text += masks.markdown(experiments)
+        text += cost.markdown(experiments, summary)
         (place / "accuracy_vs_sparsity.md").write_text(text, encoding="utf-8")
         files += [place / f"accuracy_vs_sparsity.{kind}" for kind in ("csv", "md")]
         files += plots.write(place, experiments, summary, ["png", "svg", *(["pdf"] if pdf else [])])

@@ -7,6 +7,8 @@ import matplotlib
 import pandas as pd
 
 from ltx.report import style
+from ltx.report.channels import accuracy_vs_drawing_epoch, channels_per_layer, gammas, mask_distance
+from ltx.report.cost import accuracy_vs_cost
 from ltx.report.curves import learning_curves
 from ltx.report.layers import density_per_layer
 from ltx.report.runs import Experiment
@@ -26,6 +28,11 @@ def write(
             "early_stop_vs_sparsity": early_stop_vs_sparsity(drawn),
             "learning_curves": learning_curves(experiments, drawn),
             "density_per_layer": density_per_layer(experiments, drawn),
+            "accuracy_vs_cost": accuracy_vs_cost(experiments, drawn),
+            "mask_distance": mask_distance(experiments, drawn),
+            "accuracy_vs_drawing_epoch": accuracy_vs_drawing_epoch(experiments, drawn),
+            "channels_per_layer": channels_per_layer(experiments, drawn),
+            "gammas": gammas(experiments, drawn),
         }
         return [
             file

@@ -22,8 +22,16 @@ COLUMNS = {
     "curves.csv": [*NETWORK, "step", "val_loss", "test_accuracy"],
     "layers.csv": [*NETWORK, "layer", "size", "kept"],
     "masks.csv": [*NETWORK, "layer", "overlap", "chance", "dead_outputs", "dead_inputs"],
+    "costs.csv": [*NETWORK, "search_epochs", "epochs", "total_epochs", "macs", "total_macs", "total_seconds"],
+    "channels.csv": [*NETWORK, "group", "channels", "kept"],
+    "draws.csv": ["seed", "ratio", "epoch", "emerged"],
+    "distances.csv": ["seed", "ratio", "epoch", "earlier", "distance"],
+    "gammas.csv": ["seed", "when", "low", "high", "channels"],
 }
-WORDS = dict.fromkeys(("config", "method", "role", "layer"), str)  # never read as numbers
+WORDS = dict.fromkeys(("config", "method", "role", "layer", "group", "when"), str)  # never read as numbers
+
+MORE = ("costs", "channels", "draws", "distances", "gammas")
+SEARCH = "search"  # the role of a training that only finds tickets: it is paid for, not compared
 
 # Settings in which runs of one experiment may differ: whom they trained, where, and whom they compared with.
 POOLED = {"seed", "seeds", "replicates", "controls", "out", "device"}
@@ -38,6 +46,7 @@ class Run:
     curves: pd.DataFrame
     layers: pd.DataFrame
     masks: pd.DataFrame
+    more: Mapping[str, pd.DataFrame]  # the tables that not every run has, by name
     status: str
     settings: Mapping[str, str]
 
@@ -63,6 +72,7 @@ class Experiment:
     curves: pd.DataFrame  # of networks that did not diverge
     layers: pd.DataFrame  # likewise
     masks: pd.DataFrame  # likewise
+    more: Mapping[str, pd.DataFrame]  # the tables that not every run has, by name
     notes: list[str]  # what a reader of its numbers must know
 
 
@@ -89,6 +99,7 @@ def read_run(path: Path) -> Run:
         curves=read_table(path / "curves.csv"),
         layers=read_table(path / "layers.csv"),
         masks=read_table(path / "masks.csv"),
+        more={name: read_table(path / f"{name}.csv") for name in MORE},
         status=str(manifest.get("status", "unknown")),
         settings=flat({key: value for key, value in tree.items() if key not in POOLED}),
     )
@@ -150,6 +161,7 @@ def merge(name: str, runs: Sequence[Run]) -> Experiment:
     """One experiment from its runs; a network that several of them trained counts once, as in the longest."""
     runs = sorted(runs, key=lambda run: -len(run.levels))
     levels = stack([run.levels for run in runs])
+    levels = levels[levels.role != SEARCH]
     again = levels.duplicated(NETWORK)
     winners = levels.run[levels.duplicated(NETWORK, keep=False) & ~again].unique()
     notes = [
@@ -165,7 +177,17 @@ def merge(name: str, runs: Sequence[Run]) -> Experiment:
     curves, layers, masks = (
         stack([getattr(run, table) for run in runs]).merge(sound) for table in ("curves", "layers", "masks")
     )
-    return Experiment(name, levels, curves, layers, masks, notes)
+    more = {table: stack([run.more[table] for run in runs]) for table in MORE}
+    for table, rows in more.items():
+        of_networks = set(NETWORK) <= set(rows)
+        more[table] = rows.merge(sound) if of_networks else rows.drop(columns="run").drop_duplicates()
+    late = more["draws"][more["draws"].emerged == 0]
+    notes += [
+        f"No ticket emerged at ratio {ratio:g} for seed {', '.join(map(str, rows.seed))}: "
+        f"it was drawn when the search had ended, after epoch {rows.epoch.max()}."
+        for ratio, rows in late.groupby("ratio")
+    ]
+    return Experiment(name, levels, curves, layers, masks, more, notes)
 
 
 def stack(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

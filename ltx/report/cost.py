@@ -1,0 +1,93 @@
+"""What tickets cost to find and to train, beside what they are worth."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from ltx.report import style
+from ltx.report.runs import Experiment
+from ltx.report.sparsity import BARS, legend, looks, title
+from ltx.report.tables import accuracy, percent
+
+KEY = ["experiment", "role", "level"]
+SPENT = "Costs count multiply-accumulates of training (search and retraining, forward and backward)."
+
+
+def with_costs(experiments: Sequence[Experiment], summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a summary whose costs are known, with their means, and total over dense: `times_dense`."""
+    costs = pd.concat([e.more["costs"].assign(experiment=e.name) for e in experiments], ignore_index=True)
+    if costs.empty:
+        return summary.iloc[:0]
+    measures = [column for column in costs if column not in (*KEY, "draw", "seed", "run")]
+    means = costs.groupby(KEY, sort=False)[measures].mean().reset_index()
+    found = summary.merge(means, on=KEY)
+    dense = means[(means.role == "ticket") & (means.level == 0)].set_index("experiment").macs
+    return found.assign(times_dense=found.total_macs / found.experiment.map(dense))
+
+
+def accuracy_vs_cost(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:
+    """Test accuracy at the end of training over the total training cost, in dense trainings."""
+    rows = with_costs(experiments, summary)
+    rows = rows[rows.times_dense > 0]
+    if rows.empty:
+        return None
+    handles, notes = legend(summary), [f"{BARS} Labels: percent of weights remaining.", SPENT]
+    figure, axes = style.sheet(
+        title(summary), 1, 1, height=2.8, below=style.below(handles, notes), names=["At the end of training"]
+    )
+    panel, measure = axes[0, 0], "final_test_accuracy"
+    for line, here in rows.groupby("line", sort=False):
+        look, here = looks(summary)[str(line)], here[here.level > 0]
+        mean, low, high = (100 * here[f"{measure}_{what}"].to_numpy() for what in ("mean", "min", "max"))
+        panel.errorbar(
+            here.times_dense, mean, yerr=np.maximum([mean - low, high - mean], 0), color=look.colour,
+            linestyle=look.dash, marker=look.marker, elinewidth=0.8, capsize=1.5,
+        )  # fmt: skip
+        for x, y, density in zip(here.times_dense, mean, here.density, strict=True):
+            panel.annotate(
+                percent(density), (x, y), (3, 3), textcoords="offset points", fontsize=7, color=look.colour
+            )
+    dense = rows[rows.level == 0].drop_duplicates("experiment")
+    for level in (100 * dense[f"{measure}_mean"]).unique():
+        panel.axhline(level, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1.5)
+    panel.axvline(1, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1.5)
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlabel("Total cost, in trainings of the dense network")
+    panel.set_ylabel("Test accuracy (%)")
+    style.footer(figure, handles, notes)
+    return figure
+
+
+HEAD = [
+    *("line", "% weights", "test accuracy (%)", "search epochs", "epochs", "total epochs"),
+    *("search MACs", "MACs", "total MACs", "× dense", "total s"),
+]
+
+
+def markdown(experiments: Sequence[Experiment], summary: pd.DataFrame) -> str:
+    """The costs of every line and level as a section of a page; empty if nothing is known of them."""
+    rows = with_costs(experiments, summary)
+    if rows.empty:
+        return ""
+    cells = [
+        [
+            f"{row['line']}, n = {row['n']}",
+            percent(row["density"]),
+            accuracy(row, "final_test_accuracy", True),
+            *(f"{row[part + 'epochs']:.4g}" for part in ("search_", "", "total_")),
+            *(f"{row[part + 'macs']:.3g}" for part in ("search_", "", "total_")),
+            f"{row['times_dense']:.2f}",
+            f"{row['total_seconds']:.4g}",
+        ]
+        for row in rows.to_dict("records")
+    ]
+    sheet = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *cells]
+    page = ["", "## Training cost per network, mean over seeds", ""]
+    page += [f"| {' | '.join(row)} |" for row in sheet]
+    return "\n".join([*page, "", f"- {SPENT} Accuracy is that at the end of training.", ""])
