@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -175,6 +176,13 @@ def test_a_stop_that_was_asked_for_is_one_line_and_130_and_resumes(
     assert_same(folder, undisturbed(STACKED))
 
 
+@pytest.fixture
+def finished(tmp_path, undisturbed):
+    """A copy of a finished run, to be harmed; `go(tmp_path, *STACKED)` finds it."""
+    done = undisturbed(STACKED)
+    return Path(shutil.copytree(done, tmp_path / done.parent.name / done.name))
+
+
 # -- damage ---------------------------------------------------------------------------------------------------
 
 
@@ -194,24 +202,20 @@ def empty(file):
 
 @pytest.mark.parametrize("harm", [truncate, flip, empty])
 @pytest.mark.parametrize("file", ["trained.safetensors", "ticket.safetensors"])
-def test_a_damaged_round_alone_is_trained_again(harm, file, tmp_path, rounds, capsys, undisturbed):
-    folder = go(tmp_path, *STACKED)
-    rounds.clear()
-    harm(folder / "level_01" / "reinit" / file)
+def test_a_damaged_round_alone_is_trained_again(harm, file, finished, tmp_path, rounds, capsys, undisturbed):
+    harm(finished / "level_01" / "reinit" / file)
     go(tmp_path, *STACKED)
     assert rounds == ["1/reinit"]
     assert "level_01/reinit was damaged and has been trained again" in capsys.readouterr().err
-    assert_same(folder, undisturbed(STACKED))
+    assert_same(finished, undisturbed(STACKED))
 
 
-def test_several_damaged_rounds_are_trained_again(tmp_path, rounds, undisturbed):
-    folder = go(tmp_path, *STACKED)
-    rounds.clear()
+def test_several_damaged_rounds_are_trained_again(finished, tmp_path, rounds, undisturbed):
     for place in ("level_00/ticket", "level_01/reinit"):
-        truncate(folder / place / "trained.safetensors")
+        truncate(finished / place / "trained.safetensors")
     go(tmp_path, *STACKED)
     assert rounds == ["0/ticket", "1/reinit"]
-    assert_same(folder, undisturbed(STACKED))
+    assert_same(finished, undisturbed(STACKED))
 
 
 @pytest.mark.parametrize("harm", [truncate, flip, empty])
@@ -227,33 +231,29 @@ def test_a_damaged_checkpoint_costs_its_round_only(harm, tmp_path, monkeypatch, 
     assert_same(folder, undisturbed(STACKED))
 
 
-def test_tables_and_manifest_are_written_again_when_they_are_lost(tmp_path, rounds, undisturbed):
-    folder = go(tmp_path, *STACKED)
-    rounds.clear()
+def test_tables_and_manifest_are_written_again_when_they_are_lost(finished, tmp_path, rounds, undisturbed):
     for name in ("levels.csv", "curves.csv", "layers.csv", "manifest.json"):
-        (folder / name).unlink()
+        (finished / name).unlink()
     go(tmp_path, *STACKED)
     assert rounds == []
-    assert_same(folder, undisturbed(STACKED))
-    assert json.loads((folder / "manifest.json").read_text())["status"] == "complete"
+    assert_same(finished, undisturbed(STACKED))
+    assert json.loads((finished / "manifest.json").read_text())["status"] == "complete"
 
 
-def test_a_level_that_was_deleted_is_trained_again_and_the_others_are_not(tmp_path, rounds, undisturbed):
-    folder = go(tmp_path, *STACKED)
-    rounds.clear()
-    for file in (folder / "level_01" / "ticket").iterdir():
+def test_a_level_that_was_deleted_is_trained_again_and_the_others_are_not(
+    finished, tmp_path, rounds, undisturbed
+):
+    for file in (finished / "level_01" / "ticket").iterdir():
         file.unlink()
     go(tmp_path, *STACKED)
     assert rounds == ["1/ticket"]
-    assert_same(folder, undisturbed(STACKED))
+    assert_same(finished, undisturbed(STACKED))
 
 
 # -- folders and disks ----------------------------------------------------------------------------------------
 
 
-def test_the_same_command_again_says_that_the_run_is_complete(tmp_path, rounds, ltx):
-    ltx("run", *STACKED, f"out={tmp_path}")
-    rounds.clear()
+def test_the_same_command_again_says_that_the_run_is_complete(finished, tmp_path, rounds, ltx):
     said = ltx("run", *STACKED, f"out={tmp_path}")
     assert said.code == 0
     assert rounds == []
