@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -28,6 +29,12 @@ class Checks:
             all(bool((child[name] <= parent[name]).all()) for name in parent),
             where,
         )
+
+    def counts(self, ticket: Ticket, kept: Mapping[str, int], where: str) -> None:
+        """Every replicate has exactly the promised number of weights in each layer, or ("") in all together."""
+        found = ticket.kept()
+        found[""] = torch.stack(list(found.values())).sum(0)
+        self.hold("kept counts are exact", all(bool((found[k] == n).all()) for k, n in kept.items()), where)
 
     def starts_from(self, weights: Tree, ticket: Ticket, where: str) -> None:
         """Survivors equal the ticket's weights bit for bit; everything pruned is zero."""

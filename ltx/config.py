@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -111,7 +111,11 @@ class Run:
         return device
 
 
-GROUPS: dict[str, dict[str, type]] = {"model": MODELS, "dataset": DATASETS, "method": METHODS}
+GROUPS: dict[str, Mapping[str, type[Model | Dataset | Method]]] = {
+    "model": MODELS,
+    "dataset": DATASETS,
+    "method": METHODS,
+}
 BASES = {"model": Model, "dataset": Dataset, "method": Method}
 
 
@@ -195,7 +199,7 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> Composed:
         try:
             config = hydra.compose("ltx", [*search, *overrides], return_hydra_config=True)
             check_hydra(config.hydra)
-            choices = OmegaConf.to_container(config.hydra.runtime.choices)
+            choices = dict(config.hydra.runtime.choices)
             with flag_override(config, ["readonly", "struct"], False):
                 del config["hydra"]
             return Composed.of(config, choices)
@@ -283,11 +287,12 @@ def explained(error: Exception, overrides: Sequence[str], extra_dir: str | None)
         mark = error.problem_mark
         return UserError(f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}")
     culprit = next((e for e in chain if isinstance(e, OmegaConfBaseException) and e.full_key), None)
-    if culprit is None or culprit.full_key.startswith(("hydra.", "_dummy_")):
+    path = culprit.full_key or "" if culprit else ""
+    if culprit is None or path.startswith(("hydra.", "_dummy_")):
         strange = [name for text in overrides if (name := text.partition("=")[0]) not in keys()]
         strange = [name for name in strange if not name.startswith("hydra") and name != "config"]
         return unknown_key(strange[0], Run) if strange else UserError(first_line(error))
-    key = re.sub(r"\[\d+\]", "", culprit.full_key)
+    key = re.sub(r"\[\d+\]", "", path)
     # As typed: an unknown `reciep` may have been `reciep.steps=3`.
     typed = [text for text in overrides if re.match(re.escape(key) + r"[.=]", text)]
     if isinstance(culprit, ConfigKeyError | ConfigAttributeError):
@@ -306,7 +311,8 @@ def unknown_key(key: str, owner: Any) -> UserError:
         prefix, owner = "", Run
     beside = [f"{prefix}.{f.name}".lstrip(".") for f in fields(owner)]
     elsewhere = [name for name in keys() if name.endswith(f".{leaf}") and name != key]
-    near = get_close_matches(key, beside if prefix else keys(), n=1, cutoff=0.75) or elsewhere[:1]
+    near = get_close_matches(key, beside if prefix else keys(), n=1, cutoff=0.75)
+    near = near or elsewhere[:1] or [name for name in beside if key.startswith(f"{name}.")]
     hint = f"did you mean {near[0]}? " if near else ""
     choice = f"choose from {', '.join(beside)}" if beside else f"this {prefix} has no keys"
     return UserError(f"unknown key {key}: {hint}{choice}")

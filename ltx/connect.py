@@ -83,7 +83,7 @@ def load(run: Run, manifest: dict[str, Any]) -> Task:
     data = run.dataset.load().to(device)
     was = manifest["fingerprint"]
     demand(data.fingerprint == was, "dataset", data.fingerprint, f"the run was trained on data {was}")
-    layers = run.layers(tuple(data.train.images.shape[1:]), data.classes)
+    layers = run.layers(data.shape, data.classes)
     return Task(run.model, data, layers, run.seeds, device)
 
 

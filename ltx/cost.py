@@ -70,15 +70,15 @@ class Ledger:
 
     def _own(self, round: Round, trained: Trained) -> Cost:
         """What its training cost: masked networks are computed whole, those without channels are smaller."""
-        self.whole = self.whole or macs(self.task.network(), self.task.shape)
+        self.whole = self.whole or macs(self.task.network(), self.task.data.shape)
         each = [self.whole] * self.task.replicates
         if round.channels:
             parts = [round.only(r).channels for r in range(self.task.replicates)]
             networks = (
-                shrunk(self.task.network(), self.task.shape, {name: k[0] for name, k in part.items()}).network
+                shrunk(self.task.network(), self.task.data.shape, {name: k[0] for name, k in part.items()}).network
                 for part in parts
             )
-            each = [macs(network, self.task.shape) for network in networks]
+            each = [macs(network, self.task.data.shape) for network in networks]
         seconds = torch.full((self.task.replicates,), trained.seconds / self.task.replicates).double()
         return Cost(trained.steps, trained.steps * round.plan.batch_size * torch.tensor(each), seconds)
 

@@ -31,7 +31,6 @@ from ltx.run import play
 from ltx.store import Store, machine, now, write
 from ltx.task import Task
 
-
 WITH_VALUE = {
     "-cd",
     "--config-dir",
@@ -56,7 +55,7 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
     tune()
     device = run.torch_device()
     data = run.dataset.load().to(device)
-    layers = run.layers(tuple(data.train.images.shape[1:]), data.classes)
+    layers = run.layers(data.shape, data.classes)
     plan = run.recipe.plan(len(data.train))
     run.method.check(layers, plan)
     task = Task(run.model, data, layers, run.seeds, device)
@@ -86,8 +85,8 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
             store.publish("complete", checks=dict(checks.passed), finished=now(), seconds=seconds)
         else:
             show.say(f"{store.folder} was complete already; nothing was trained")
-    for folder in store.damaged:
-        show.say(f"{folder} was damaged and has been trained again")
+    for damaged in store.damaged:
+        show.say(f"{damaged} was damaged and has been trained again")
     return folder
 
 

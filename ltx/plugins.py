@@ -35,7 +35,9 @@ def load_kind(key: str, entry: EntryPoint, base: type) -> type:
     """The class at an entry point, which must be one of ours extended."""
     kind = load(key, entry)
     if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise UserError(f"{key}={entry.name} ({entry.value}) must be a subclass of {base.__module__}.{base.__name__}")
+        raise UserError(
+            f"{key}={entry.name} ({entry.value}) must be a subclass of {base.__module__}.{base.__name__}"
+        )
     return kind
 
 

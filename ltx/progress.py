@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from ltx.prune import emptied
 from ltx.task import Task
 from ltx.ticket import Round, Trained
 
@@ -52,7 +53,7 @@ class Progress:
             rate="",
             accuracy="",
         )
-        self.first, self.began, self.shown = round.start, time.monotonic(), 0.0
+        self.first, self.began, self.shown, self.accuracy = round.start, time.monotonic(), 0.0, ""
 
     def tick(self, step: int, accuracy: float | None) -> None:
         if self.bars.disable:
@@ -61,10 +62,10 @@ class Progress:
         if accuracy is None and now - self.shown < REFRESH_SECONDS:
             return
         self.shown, done = now, step - self.first
-        update = {"rate": f"{done / max(now - self.began, 1e-9):.0f} steps/s"}
         if accuracy is not None:
-            update["accuracy"] = f"val {100 * accuracy:.1f} %"
-        self.bars.update(self.bar, completed=done, **update)
+            self.accuracy = f"val {100 * accuracy:.1f} %"
+        rate = f"{done / max(now - self.began, 1e-9):.0f} steps/s"
+        self.bars.update(self.bar, completed=done, rate=rate, accuracy=self.accuracy)
 
     def end(self, task: Task, round: Round, trained: Trained, *, fresh: bool) -> None:
         if not fresh:
@@ -76,11 +77,16 @@ class Progress:
         accuracy = 100 * float(trained.curve.test_accuracy[rows, best].mean())
         early = float(trained.curve.step[best].float().mean())
         density = 100 * float(task.alive(round.ticket).float().mean()) / task.layers.total
-        diverged = int(trained.diverged.sum())
+        diverged, empty = int(trained.diverged.sum()), emptied(round.ticket.mask)
         self.say(
             f"level {round.level:2d}  {round.name:10s} {density:6.2f} % of weights   "
             f"test {accuracy:6.2f} % at early stop (step {early:.0f})   {trained.seconds:.1f} s"
             + (f"   {diverged} of {task.replicates} diverged" if diverged else "")
+            + (
+                f"   {len(empty)} of {len(round.ticket.mask)} layers are empty: {', '.join(empty)}"
+                if empty
+                else ""
+            )
         )
 
     def _say_again(self) -> None:

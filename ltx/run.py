@@ -37,6 +37,7 @@ def play(run: Run, task: Task, plan: Plan, store: Store, checks: Checks, show: S
     search, trained, parent = run.method.search(task, task.dense(), plan), None, None
     lost = torch.zeros(task.replicates, dtype=torch.bool)
     while (round := ask(search, trained)) is not None:
+        checks.counts(round.ticket, round.kept, f"level {round.level}")
         if parent is not None and run.method.nested:
             checks.nested(round.ticket.mask, parent.mask, f"level {round.level}")
         trained, parent = settle(task, round, store, checks, show), round.ticket

@@ -10,7 +10,10 @@ from rich.console import Console
 
 from ltx.errors import UserError
 
-PLAIN = {"highlight": False, "soft_wrap": True}
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """One line as it is: not wrapped, not coloured by guesswork."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def catalogue() -> None:
@@ -21,9 +24,9 @@ def catalogue() -> None:
     console = Console()
 
     def section(title: str, lines: dict[str, str]) -> None:
-        console.print(f"[bold]{title}[/bold]", **PLAIN)
+        say(console, title, "bold")
         for name, text in lines.items():
-            console.print(f"  {name:26s} {text}", markup=False, **PLAIN)
+            say(console, f"  {name:26s} {text}")
 
     section(
         "experiments (config=NAME)",
@@ -62,11 +65,11 @@ def summary(folder: Path) -> None:
         "checks": f"{sum(manifest.get('checks', {}).values())} passed, none failed",
     }
     for name, text in facts.items():
-        console.print(f"{name:11s}{text}", markup=False, **PLAIN)
+        say(console, f"{name:11s}{text}")
     if (folder / "levels.csv").exists():
         print_table(table(folder), console)
     if manifest.get("status") != "complete":
-        console.print("the command that began this run continues it", **PLAIN)
+        say(console, "the command that began this run continues it")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 from ltx.data.base import Data
 from ltx.draw import seeded
 from ltx.errors import UserError
-from ltx.models.base import Model, Shape, batchnorm_scales, layer_kinds
+from ltx.models.base import Model, batchnorm_scales, layer_kinds
 from ltx.recipe import demand
 from ltx.ticket import Ticket, Tree
 
@@ -87,12 +87,6 @@ class Task:
     def replicates(self) -> int:
         return len(self.seeds)
 
-    @property
-    def shape(self) -> Shape:
-        """Of one image: channels, height, width."""
-        channels, height, width = self.data.train.images.shape[1:]
-        return channels, height, width
-
     def only(self, r: int) -> Task:
         """The same for one seed."""
         return replace(self, seeds=self.seeds[r : r + 1])
@@ -100,14 +94,14 @@ class Task:
     def network(self) -> nn.Module:
         """One network on the device, its values of no account."""
         with seeded(0):
-            return self.model.build(self.shape, self.data.classes).to(self.device)
+            return self.model.build(self.data.shape, self.data.classes).to(self.device)
 
     def initial(self, *purpose: object) -> Tree:
         """Freshly initialised weights and buffers [R, *shape], one stream per seed and purpose."""
         states = []
         for seed in self.seeds:
             with seeded(seed, "init", *purpose):
-                network = self.model.build(self.shape, self.data.classes)
+                network = self.model.build(self.data.shape, self.data.classes)
             states.append(network.state_dict())
         return {name: torch.stack([state[name] for state in states]).to(self.device) for name in states[0]}
 

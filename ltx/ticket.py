@@ -6,7 +6,7 @@ Shapes: R replicates come first, always. A Tree maps parameter and buffer names 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -32,7 +32,7 @@ def digest(tree: Tree) -> str:
     sha = hashlib.sha256()
     for name, tensor in sorted(tree.items()):
         sha.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 
@@ -103,6 +103,9 @@ class Round:
     plan: Plan
     start: int = 0  # the step at which training, schedule and data order set in
     keep: tuple[int, ...] = ()  # steps whose weights the method wants to see
+    kept: Mapping[str, int] = field(
+        default_factory=dict
+    )  # weights that must live, by layer; "" = all together
     role: str = "ticket"  # or the name of a control
     draw: int = 0  # which of a control's draws
     hooks: Hooks = field(default_factory=Hooks)

@@ -1,10 +1,19 @@
 """What the tests share."""
 
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
 import pytest
 import torch
 
+from ltx.cli import main
 from ltx.config import compose
 from ltx.task import Task
+
+TINY = ("model.hidden=[16]", "replicates=2", "method.levels=2", "recipe.steps=30", "recipe.eval_every=10")
+"""The default experiment made so small that a run takes a moment."""
 
 
 def compose_task(*overrides):
@@ -19,3 +28,42 @@ def compose_task(*overrides):
 def few_threads():
     """Tests run beside each other; each keeps to one core."""
     torch.set_num_threads(1)
+
+
+@dataclass
+class Said:
+    """What a command left behind for its caller."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ltx(monkeypatch, capsys):
+    """The command line in this process: ltx("run", "seed=1") is `ltx run seed=1`."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["ltx", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        return Said(code, *capsys.readouterr())
+
+    return call
+
+
+def spawn(*words, patch=""):
+    """The command line in a process of its own, after some lines that patch it."""
+    argv = ["ltx", *map(str, words)]
+    code = f"import sys; sys.argv = {argv!r}\n{patch}\nfrom ltx.cli import main\nmain()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -205,7 +205,7 @@ def test_channels_whose_makers_may_not_be_pruned_stay():
 
 def halved(task):
     """A ticket with half of all channels, drawn at random, and what it keeps."""
-    groups = shrink.groups(task.network(), task.shape, task.layers.prunable)
+    groups = shrink.groups(task.network(), task.data.shape, task.layers.prunable)
     generator = torch.Generator().manual_seed(1)
     noise = {n: torch.rand(task.replicates, g.channels, generator=generator) for n, g in groups.items()}
     alive, dense = kept(groups, noise, 0.5), task.dense()

@@ -11,7 +11,8 @@ from ltx.data.images import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
 from ltx.errors import unknown
 
 DATASETS: dict[str, type[Dataset]] = {
-    dataset.name: dataset for dataset in (Digits, MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN, ImageFolder, Custom)
+    dataset.name: dataset
+    for dataset in (Digits, MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN, ImageFolder, Custom)
 }
 
 __all__ = ["DATASETS", "Data", "Dataset", "Split", "fetch_all"]

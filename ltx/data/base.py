@@ -50,6 +50,12 @@ class Data:
         mean, std = pixel_statistics(train.images)
         return cls(train, val, test, classes, mean, std, fingerprint(train, val, test))
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
     def to(self, device: torch.device | str) -> "Data":
         """The same data on `device`."""
         splits = {name: getattr(self, name).to(device) for name in ("train", "val", "test")}

@@ -31,14 +31,22 @@ class Custom(Dataset):
         """Images uint8 [N, C, H, W] and labels int64 [N] counted from 0, as the function gives them."""
         function = load_path("dataset.path", self.path)
         try:
-            splits = [Split(torch.as_tensor(images), torch.as_tensor(labels)) for images, labels in function()]
+            splits = [
+                Split(torch.as_tensor(images), torch.as_tensor(labels)) for images, labels in function()
+            ]
         except Exception as error:  # whatever the user's function raises
             raise UserError(f"dataset.path={self.path} cannot be loaded: {told(error)}") from error
         if len(splits) != 3:
-            raise UserError(f"dataset.path={self.path} must return train, validation and test, got {len(splits)}")
+            raise UserError(
+                f"dataset.path={self.path} must return train, validation and test, got {len(splits)}"
+            )
         for split in splits:
             images, labels = split.images, split.labels
-            if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != splits[0].images.shape[1:]:
+            if (
+                images.dtype != torch.uint8
+                or images.ndim != 4
+                or images.shape[1:] != splits[0].images.shape[1:]
+            ):
                 raise UserError(
                     f"dataset.path={self.path} must give images uint8 [N, C, H, W] of one shape, "
                     f"got {images.dtype} {list(images.shape)}"

@@ -122,7 +122,7 @@ class Separate:
         self.seeds = seeds
         self.gradients = {name: torch.zeros_like(weights[name]) for name, _ in network.named_parameters()}
         self.networks = [self._view(network, weights, r) for r in range(len(seeds))]
-        self.autocast = {"dtype": torch.bfloat16, "enabled": plan.precision == "bfloat16"}
+        self.half = plan.precision == "bfloat16"
 
     def _view(self, network: nn.Module, weights: Tree, r: int) -> nn.Module:
         network = copy.deepcopy(network)
@@ -139,7 +139,7 @@ class Separate:
         losses = []
         for seed, network, x, y in zip(self.seeds, self.networks, images, labels, strict=True):
             torch.manual_seed(derive(seed, "dropout", step))
-            with torch.autocast(x.device.type, **self.autocast):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
                 loss = F.cross_entropy(network(channels_last(x)), y)
             loss.backward()
             losses.append(loss.detach())
@@ -150,7 +150,7 @@ class Separate:
         outputs, images = [], channels_last(images)
         for network in self.networks:
             network.eval()
-            with torch.autocast(images.device.type, **self.autocast):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):
                 outputs.append(network(images).float())
             network.train()
         return torch.stack(outputs)

@@ -62,7 +62,7 @@ def alone(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick
     """Train one replicate, R = 1, as the network that its channels leave; its weights come back whole."""
     if not round.channels:
         return Training(task, round, checks, tick).run(checkpoint, and_save=True)
-    small = shrunk(task.network(), task.shape, {name: keep[0] for name, keep in round.channels.items()})
+    small = shrunk(task.network(), task.data.shape, {name: keep[0] for name, keep in round.channels.items()})
     ticket = Ticket(small.take(round.ticket.weights), small.take(round.ticket.mask))
     training = Training(task, replace(round, ticket=ticket), checks, tick, small.network)
     trained, rest = training.run(checkpoint, and_save=True), round.ticket.start()

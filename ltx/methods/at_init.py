@@ -60,8 +60,10 @@ class AtInit(Method):
 
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
         yield Round(0, dense, plan)
+        total = sum(task.layers.sizes[name] for name in dense.mask)
         for level, density in enumerate(self.densities, start=1):
-            yield Round(level, dense.masked(self.mask(task, dense, density)), plan, found_by={})
+            ticket = dense.masked(self.mask(task, dense, density))
+            yield Round(level, ticket, plan, kept={"": round(total * density)}, found_by={})
 
     def mask(self, task: Task, dense: Ticket, density: float) -> Tree:
         """The best weights of all layers together, as dense as asked (Tanaka et al. 2020, Algorithm 1)."""

@@ -84,7 +84,7 @@ class Channels(Method):
         """Search, if need be, and draw a ticket for each ratio."""
 
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
-        groups = shrink.groups(task.network(), task.shape, task.layers.prunable)
+        groups = shrink.groups(task.network(), task.data.shape, task.layers.prunable)
         if not groups:
             raise UserError(
                 "prunable.* leaves no channels to prune: all layers that make them must be prunable"
@@ -123,7 +123,7 @@ def scales(groups: Groups, weights: Tree) -> Tree:
 def mask(task: Task, weights: Tree, kept: Tree) -> Tree:
     """What the smaller networks leave of every layer's weights, prunable or not."""
     parts = [
-        shrink.shrunk(task.network(), task.shape, {name: alive[r] for name, alive in kept.items()})
+        shrink.shrunk(task.network(), task.data.shape, {name: alive[r] for name, alive in kept.items()})
         for r in range(task.replicates)
     ]
     return shrink.masked({name: weights[name] for name in task.layers.sizes}, parts)

@@ -40,7 +40,7 @@ class Criterion(AfterTraining):
             before, after, noise = ticket.start(), trained.final, uniform(task, ticket, level)
             scores = {name: CRITERIA[self.score](before[name], after[name], noise[name]) for name in noise}
             ticket = ticket.masked(self.pruned(task, scores, ticket.mask, level))
-            trained = yield Round(level, ticket, plan, start=k)
+            trained = yield Round(level, ticket, plan, start=k, kept=self.kept(task.layers, level))
 
 
 def uniform(task: Task, ticket: Ticket, level: int) -> Tree:

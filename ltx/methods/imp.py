@@ -25,7 +25,7 @@ class IMP(AfterTraining):
         ticket = dense.rewound(trained.at[k])
         for level in range(1, self.levels + 1):
             ticket = ticket.masked(self.pruned(task, magnitude(trained.final), ticket.mask, level))
-            trained = yield Round(level, ticket, plan, start=k)
+            trained = yield Round(level, ticket, plan, start=k, kept=self.kept(task.layers, level))
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class OneShot(AfterTraining):
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
         k = self.rewind(plan)
         trained = yield Round(0, dense, plan, keep=(k,))
-        scores = magnitude(trained.final)
+        rewound, scores = dense.rewound(trained.at[k]), magnitude(trained.final)
         for level in range(1, self.levels + 1):
-            mask = self.pruned(task, scores, dense.mask, level)
-            found_by = {(0, "ticket"): trained.steps}
-            yield Round(level, Ticket(trained.at[k], mask), plan, start=k, found_by=found_by)
+            ticket = rewound.masked(self.pruned(task, scores, dense.mask, level))
+            kept, found_by = self.kept(task.layers, level), {(0, "ticket"): trained.steps}
+            yield Round(level, ticket, plan, start=k, kept=kept, found_by=found_by)

@@ -27,4 +27,3 @@ MODELS: dict[str, type[Model]] = {
     "torchvision": TorchVision,
     "custom": Custom,
 }
-

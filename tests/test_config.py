@@ -1,0 +1,263 @@
+"""Every mistake in a configuration is one line that names the key, what was given and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+
+from ltx import data
+from ltx.config import compose, config_dir, experiments, keys
+from ltx.data.base import Data, Split
+from ltx.errors import UserError
+from ltx.launch import completions, execute
+
+# What is typed, and words that the one line must have in this order.
+MISTAKES = [
+    ("recipe.stepz=100", "unknown key recipe.stepz", "did you mean recipe.steps?", "recipe.optimizer"),
+    ("reciep.steps=100", "unknown key reciep.steps", "did you mean recipe.steps?"),
+    ("steps=100", "unknown key steps", "did you mean recipe.steps?", "choose from", "recipe"),
+    ("metod=imp", "unknown key metod", "did you mean method?"),
+    ("+key=1", "unknown key key", "choose from", "model"),
+    ("++recipe.key=1", "unknown key recipe.key"),
+    ("+recipe.steps=100", "write recipe.steps=100"),
+    ("~recipe.steps", "~recipe.steps is not possible"),
+    ("model._target_=os.system", "unknown key model._target_"),
+    ("+model._target_=os.system", "unknown key model._target_"),
+    ("dataset.root=/tmp", "unknown key dataset.root", "this dataset has no keys"),
+    ("model=conv2 model.hidden=[3]", "unknown key model.hidden", "choose from model.width"),
+    ("config=mnist_lennet", "config=mnist_lennet", "did you mean mnist_lenet", "digits_lenet"),
+    ("config=", "config=", "choose from", "digits_lenet"),
+    ("config=[digits_lenet]", "config=['digits_lenet']", "choose from"),
+    ("model=lenett", "model=lenett", "did you mean lenet", "resnet20"),
+    ("dataset=minst", "dataset=minst", "did you mean mnist?"),
+    ("method=impp", "method=impp", "did you mean imp", "oneshot"),
+    ("mnist_lenet", "'mnist_lenet' is not KEY=VALUE", "did you mean config=mnist_lenet?"),
+    ("nonsense", "'nonsense' is not KEY=VALUE"),
+    ("seed='1", "is not KEY=VALUE"),
+    ("seed=abc", "seed=abc", "a whole number"),
+    ("seed=null", "seed=null", "a whole number"),
+    ("recipe.batch_size=1.5", "recipe.batch_size=1.5", "a whole number"),
+    ("recipe.lr=fast", "recipe.lr=fast", "a number"),
+    ("recipe.nesterov=perhaps", "recipe.nesterov=perhaps", "true or false"),
+    ("method.conv_rate=x", "method.conv_rate=x", "a number or null"),
+    ("model.hidden=300", "model.hidden=300", "a list", "a whole number"),
+    ("model.hidden=[a]", "model.hidden=[a]", "a list", "a whole number"),
+    ("controls=reinit", "controls=reinit", "a list"),
+    ("recipe=fast", "recipe=fast", "set one of recipe.optimizer"),
+    ("controls.reinit=3", "unknown key controls.reinit", "did you mean controls?"),
+    ("seed=-1", "seed=-1", "0 or more"),
+    ("replicates=0", "replicates=0", "1 or more"),
+    ("control_draws=0", "control_draws=0", "1 or more"),
+    ("controls=[bad]", "controls=bad", "reinit"),
+    ("controls=[reinit,reinit]", "controls=", "once"),
+    ("recipe.lr=0", "recipe.lr=0", "positive"),
+    ("recipe.lr=nan", "recipe.lr=nan", "finite"),
+    ("recipe.optimizer=adamm", "recipe.optimizer=adamm", "adam, sgd"),
+    ("recipe.precision=half", "recipe.precision=half", "float32, bfloat16"),
+    ("recipe.augment.padding=mirror", "recipe.augment.padding=mirror", "zeros, reflect"),
+    ("recipe.steps=abc", "recipe.steps=abc", "500, 160ep or 3ep20it"),
+    ("recipe.steps=0", "recipe.steps=0", "at least one step"),
+    ("recipe.batch_size=5000", "recipe.batch_size=5000", "1257 training examples"),
+    ("recipe.momentum=0.9", "recipe.momentum=0.9", "recipe.optimizer=sgd"),
+    ("recipe.nesterov=true", "recipe.nesterov=True", "recipe.momentum"),
+    ("recipe.steps=300 recipe.warmup=400", "recipe.warmup=400", "300 steps"),
+    ("recipe.drops=[20,10]", "recipe.drops=", "grow"),
+    ("recipe.steps=300 method.rewind_step=300", "method.rewind_step=300", "training ends at step 300"),
+    ("recipe.steps=300 method.rewind_step=15ep", "method.rewind_step=15ep", "training ends at step 300"),
+    ("method.levels=0", "method.levels=0"),
+    ("method.rate=1.5", "method.rate=1.5", "between 0 and 1"),
+    ("method.levels=200", "method.levels=200", "would empty", "at most 47 levels"),
+    ("method.rate=1e-9", "would prune no weight"),
+    ("method.scope=globe", "method.scope=globe", "layer, global"),
+    ("method.scope=global method.conv_rate=0.1", "method.conv_rate=0.1", "method.scope=global"),
+    ("model.hidden=[3,0]", "model.hidden", "positive"),
+    ("prunable.skip=[foo.*]", "prunable.skip=foo.*", "1.weight"),
+    ("prunable.dense=false prunable.output=false", "leaves nothing to prune", "1.weight"),
+    ("seed=1,2", "seed=1,2 names several values"),
+    ("seed=range(1,3)", "seed=range(1,3) names several values"),
+    ("method=imp,oneshot", "method=imp,oneshot names several values"),
+    ("out=${oc.env:HOME}", "out", "oc.env"),
+    ("model=${oc.env:HOME}", "model=${oc.env:HOME}"),
+    ("out=${nothing}", "out", "nothing"),
+]
+
+
+def in_order(text, words):
+    at = 0
+    for word in words:
+        assert word in text[at:], f"{word!r} is missing from {text[at:]!r} of {text!r}"
+        at = text.index(word, at) + len(word)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"), [(typed, words) for typed, *words in MISTAKES], ids=lambda x: str(x)[:50]
+)
+def test_a_mistake_is_one_line_that_says_what_is_allowed(typed, words):
+    with pytest.raises(UserError) as caught:
+        compose(typed.split())
+    message = str(caught.value)
+    assert "\n" not in message
+    in_order(message, words)
+
+
+# -- the user's own folder ------------------------------------------------------------------------------------
+
+FILES = {
+    "evil": ("model: {_target_: os.system}", ["config/evil.yaml", "unknown key model._target_"]),
+    "typo": ("recipe: {stepz: 50}", ["config/typo.yaml", "unknown key recipe.stepz", "recipe.steps?"]),
+    "kind": ("recipe: {batch_size: many}", ["config/kind.yaml", "recipe.batch_size=many", "a whole number"]),
+    "new": ("key: 1", ["config/new.yaml", "unknown key key"]),
+    "home": ("out: ${oc.env:HOME}", ["out", "oc.env"]),
+    "range": ("recipe: {lr: -1}", ["recipe.lr=-1", "positive"]),
+    "broken": ("recipe: [1, {", ["broken.yaml, line 5, is not YAML"]),
+    "callback": (
+        "hydra: {callbacks: {evil: {_target_: os.system, command: 'touch PWNED'}}}",
+        ["hydra.callbacks.evil._target_=os.system is refused"],
+    ),
+    "logging": (
+        "hydra: {job_logging: {handlers: {evil: {class: subprocess.Popen, args: [touch, PWNED]}}}}",
+        ["hydra.job_logging.handlers.evil.class=subprocess.Popen is refused"],
+    ),
+}
+HEAD = "# @package _global_\ndefaults:\n  - digits_lenet\n"
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "config").mkdir()
+
+    def write(name, body, head=HEAD):
+        (tmp_path / "config" / f"{name}.yaml").write_text(head + body + "\n")
+        return str(tmp_path)
+
+    return write
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_mistake_in_a_file_is_one_line_that_names_the_file_or_the_key(name, own):
+    body, words = FILES[name]
+    with pytest.raises(UserError) as caught:
+        compose([f"config={name}"], own(name, body))
+    assert "\n" not in str(caught.value)
+    in_order(str(caught.value), words)
+
+
+def test_a_parent_that_does_not_exist_is_named_with_the_nearest(own):
+    folder = own("child", "", head="# @package _global_\ndefaults:\n  - digits_lenett\n")
+    with pytest.raises(
+        UserError, match=r"^config/child\.yaml: config=digits_lenett .*did you mean digits_lenet"
+    ):
+        compose(["config=child"], folder)
+
+
+def test_an_own_experiment_inherits_from_a_shipped_one(own):
+    composed = compose(["config=mine", "replicates=3"], own("mine", "recipe: {steps: 50}\nseed: 7"))
+    assert composed.name == "mine"
+    assert composed.run.recipe.steps == "50"
+    assert composed.run.recipe.batch_size == 60
+    assert composed.run.seeds == (7, 8, 9)
+
+
+def test_an_own_model_size_is_a_file_too(own, tmp_path):
+    folder = own("mine", "")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "slim.yaml").write_text("defaults: [lenet]\nhidden: [5]\n")
+    assert compose(["model=slim"], folder).run.model.hidden == [5]
+    with pytest.raises(UserError, match="did you mean slim"):
+        compose(["model=slimm"], folder)
+
+
+def test_a_folder_that_is_not_there_is_named():
+    with pytest.raises(UserError, match="--config-dir nowhere is not a folder"):
+        compose([], "nowhere")
+
+
+# -- what a run is called -------------------------------------------------------------------------------------
+
+
+def folder(*overrides, fingerprint="f"):
+    return compose(overrides).folder(fingerprint)
+
+
+def test_a_run_s_name_says_what_it_is():
+    name = folder("out=here").relative_to("here")
+    assert str(name).startswith("digits_lenet/lenet-digits-imp-s0x5-")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["seed=1", "replicates=4", "recipe.lr=0.1", "recipe.augment.flip=true", "controls=[]", "method.levels=3"],
+)
+def test_whatever_changes_the_result_is_another_run(change):
+    assert folder(change) != folder()
+
+
+def test_other_data_are_another_run():
+    assert folder(fingerprint="g") != folder()
+
+
+def test_where_and_on_what_a_run_happens_is_not_part_of_its_name():
+    assert folder("out=there", "device=cpu").name == folder().name
+    assert folder("dataset=mnist", "dataset.root=/there") == folder("dataset=mnist")
+
+
+def test_the_same_values_written_otherwise_are_the_same_run():
+    assert folder("recipe.lr=0.0012", "method=imp", "config=digits_lenet") == folder("recipe.lr=1.2e-3")
+
+
+# -- what is shipped ------------------------------------------------------------------------------------------
+
+
+def fake(shape, classes):
+    """Random images: a few of each class."""
+    draw = torch.Generator().manual_seed(0)
+
+    def split(examples):
+        images = torch.randint(256, (examples, *shape), generator=draw, dtype=torch.uint8)
+        return Split(images, torch.arange(examples) % classes)
+
+    return Data.of(split(64), split(20), split(20), classes=classes)
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatch):
+    """As it is, checked whole; then two steps of it on random images of the right shape."""
+    run = compose([f"config={name}"]).run
+    assert Path(config_dir(), "config", f"{name}.yaml").read_text().startswith("# @package _global_\n# ")
+    kind, pixels = type(run.dataset), run.dataset.shape or (3, 32, 32)
+    monkeypatch.setattr(kind, "load", lambda dataset: fake(pixels, dataset.classes or 10))
+    short = ["recipe.steps=2", "recipe.warmup=0", "recipe.drops=[]", "replicates=1", "control_draws=1"]
+    short += ["recipe.batch_size=8", "recipe.eval_every=2"]
+    knobs = {"method.levels": 1, "method.densities": [0.5], "method.iterations": 1, "method.per_class": 1}
+    knobs |= {"model.width": 0.1, "method.rewind_step": 0}
+    of_group = {**{f"method.{k}": 0 for k in vars(run.method)}, **{f"model.{k}": 0 for k in vars(run.model)}}
+    short += [f"{key}={value}" for key, value in knobs.items() if key in of_group]
+    composed = compose([f"config={name}", *short, f"out={tmp_path}"])
+    assert (execute(composed) / "levels.csv").exists()
+
+
+def test_no_key_is_without_a_default_that_composes():
+    assert {"recipe.steps", "model.hidden", "dataset.root", "method.levels", "prunable.skip"} <= set(keys())
+    assert data.DATASETS.keys() >= {"digits", "mnist"}
+
+
+# -- completion -----------------------------------------------------------------------------------------------
+
+
+def test_the_shell_offers_experiments_groups_and_keys():
+    assert completions([], "config=m") == ["config=mnist_lenet", "config=mnist_lenet_quick"]
+    assert "recipe.steps=" in completions([], "recipe.st")
+    assert set(completions([], "method=")) >= {"method=imp", "method=oneshot"}
+    assert "model.width=" in completions(["model=conv2"], "model.")
+
+
+def test_bash_hands_an_override_over_in_three_words():
+    assert completions(["config", "="], "m") == ["mnist_lenet", "mnist_lenet_quick"]
+    assert completions(
+        ["config", "=", "mnist_lenet", "recipe.batch_si"[:0] or "seed=1"], "recipe.batch_s"
+    ) == ["recipe.batch_size="]
+
+
+def test_tiny_is_what_the_other_tests_take_it_for():
+    assert compose(TINY).run.seeds == (0, 1)

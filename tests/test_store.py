@@ -1,0 +1,350 @@
+"""What is on disk survives kills, damage and full disks; a resumed run ends in an undisturbed one's bits."""
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import TINY, spawn
+from filelock import FileLock
+from safetensors.torch import load_file
+
+import ltx.run
+import ltx.store
+from ltx.config import compose
+from ltx.errors import UserError
+from ltx.launch import execute
+from ltx.store import read, save, write
+
+STACKED = (*TINY, "controls=[reinit]", "method.levels=1")
+BATCHNORM = (
+    *("model=resnet20", "model.width=0.1", "replicates=2", "controls=[]", "method.levels=1"),
+    *("recipe.optimizer=sgd", "recipe.lr=0.05", "recipe.momentum=0.9", "recipe.steps=8"),
+    *("recipe.eval_every=4", "method.rewind_step=3", "recipe.augment.flip=true"),
+)
+
+
+def go(out, *overrides):
+    return execute(compose([*overrides, f"out={out}"]))
+
+
+def outcome(folder):
+    """Every number that a run left, but the time it took."""
+    tensors = {
+        f"{file.relative_to(folder)}|{key}": tensor
+        for file in sorted(folder.glob("level_*/*/*.safetensors"))
+        for key, tensor in load_file(file).items()
+        if key != "seconds"
+    }
+    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in ("levels", "curves", "layers")}
+    return tensors, {name: table.drop(columns="seconds", errors="ignore") for name, table in tables.items()}
+
+
+def assert_same(folder, other):
+    (tensors, tables), (others, other_tables) = outcome(folder), outcome(other)
+    assert tensors.keys() == others.keys()
+    for key, tensor in tensors.items():
+        same_bits = [t.contiguous().view(-1).view(torch.uint8) for t in (tensor, others[key])]
+        assert torch.equal(*same_bits), key
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(table, other_tables[name], check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a run that nothing happened to, made once."""
+    done = {}
+
+    def folder(overrides):
+        if overrides not in done:
+            torch.set_num_threads(1)
+            done[overrides] = go(tmp_path_factory.mktemp("undisturbed"), *overrides)
+        return done[overrides]
+
+    return folder
+
+
+@pytest.fixture
+def rounds(monkeypatch):
+    """The rounds that are trained, by name, from now on."""
+    seen, train = [], ltx.run.train
+
+    def counting(task, round, *rest):
+        seen.append(f"{round.level}/{round.name}")
+        return train(task, round, *rest)
+
+    monkeypatch.setattr(ltx.run, "train", counting)
+    return seen
+
+
+# -- kills ----------------------------------------------------------------------------------------------------
+
+DIE = """
+import os, signal, ltx.store
+ltx.store.CHECKPOINT_SECONDS = 0.0  # a checkpoint after every step
+replace, count = os.replace, 0
+def dying(source, target):
+    global count
+    count += {word!r} in str(target)
+    if {done}:
+        replace(source, target)
+    if count == {nth}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if not {done}:
+        replace(source, target)
+os.replace = dying
+"""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "word", "nth", "done", "trained"),
+    [
+        (STACKED, "level_01/ticket/progress", 17, False, ["1/ticket", "1/reinit"]),
+        (STACKED, "level_01/ticket/trained", 1, True, ["1/reinit"]),
+        (BATCHNORM, "level_00/ticket/progress", 5, True, ["0/ticket", "1/ticket"]),
+        (BATCHNORM, "level_01/ticket/progress", 2, False, ["1/ticket"]),
+    ],
+    ids=["in a round", "after a round", "a dense batchnorm network", "a rewound batchnorm network"],
+)
+def test_kill_9_and_resume_end_in_the_same_bits(
+    overrides, word, nth, done, trained, tmp_path, undisturbed, rounds
+):
+    """Killed just before or just after the nth file of a name is moved to its place."""
+    patch = DIE.format(word=word, nth=nth, done=done)
+    process = spawn("run", *overrides, f"out={tmp_path}", patch=patch)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, err
+    folder = go(tmp_path, *overrides)
+    assert rounds == trained
+    assert_same(folder, undisturbed(overrides))
+
+
+def test_a_resumed_round_starts_from_its_checkpoint_and_not_from_the_beginning(tmp_path, monkeypatch):
+    """Interrupted at step 17 of 30, the rest is 13 steps."""
+    interrupt_at(monkeypatch, 17)
+    with pytest.raises(ltx.store.Interrupted):
+        go(tmp_path, *STACKED)
+    monkeypatch.undo()
+    steps = []
+    advance = ltx.engine.train.Training._advance
+    monkeypatch.setattr(
+        ltx.engine.train.Training, "_advance", lambda self: steps.append(self.where) or advance(self)
+    )
+    go(tmp_path, *STACKED)
+    assert steps.count("level 0, ticket") == 13
+
+
+# -- Ctrl-C ---------------------------------------------------------------------------------------------------
+
+
+def interrupt_at(monkeypatch, nth, number=signal.SIGINT):
+    """Send this process a signal in the nth step of a run."""
+    advance, count = ltx.engine.train.Training._advance, []
+
+    def interrupted(self):
+        advance(self)
+        count.append(1)
+        if len(count) == nth:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(ltx.engine.train.Training, "_advance", interrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_that_was_asked_for_is_one_line_and_130_and_resumes(
+    number, tmp_path, monkeypatch, ltx, undisturbed
+):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 40, number)
+        said = ltx("run", *STACKED, f"out={tmp_path}")
+    assert said.code == 130
+    last = said.err.strip().splitlines()[-1]
+    assert last.startswith("ltx: stopped; everything so far is in")
+    assert last.endswith("the same command continues")
+    assert "Traceback" not in said.err
+    folder = next(tmp_path.rglob("manifest.json")).parent
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"
+    assert set(pd.read_csv(folder / "levels.csv").level) == {0}
+    assert "interrupted" in ltx("show", folder).out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert ltx("run", *STACKED, f"out={tmp_path}").code == 0
+    assert_same(folder, undisturbed(STACKED))
+
+
+# -- damage ---------------------------------------------------------------------------------------------------
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-50] ^= 1
+    file.write_bytes(content)
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, empty])
+@pytest.mark.parametrize("file", ["trained.safetensors", "ticket.safetensors"])
+def test_a_damaged_round_alone_is_trained_again(harm, file, tmp_path, rounds, capsys, undisturbed):
+    folder = go(tmp_path, *STACKED)
+    rounds.clear()
+    harm(folder / "level_01" / "reinit" / file)
+    go(tmp_path, *STACKED)
+    assert rounds == ["1/reinit"]
+    assert "level_01/reinit was damaged and has been trained again" in capsys.readouterr().err
+    assert_same(folder, undisturbed(STACKED))
+
+
+def test_several_damaged_rounds_are_trained_again(tmp_path, rounds, undisturbed):
+    folder = go(tmp_path, *STACKED)
+    rounds.clear()
+    for place in ("level_00/ticket", "level_01/reinit"):
+        truncate(folder / place / "trained.safetensors")
+    go(tmp_path, *STACKED)
+    assert rounds == ["0/ticket", "1/reinit"]
+    assert_same(folder, undisturbed(STACKED))
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, empty])
+def test_a_damaged_checkpoint_costs_its_round_only(harm, tmp_path, monkeypatch, rounds, undisturbed):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 40)
+        with pytest.raises(ltx.store.Interrupted):
+            go(tmp_path, *STACKED)
+    harm(next(tmp_path.rglob("progress/*.safetensors")))
+    rounds.clear()
+    folder = go(tmp_path, *STACKED)
+    assert rounds == ["1/ticket", "1/reinit"]
+    assert_same(folder, undisturbed(STACKED))
+
+
+def test_tables_and_manifest_are_written_again_when_they_are_lost(tmp_path, rounds, undisturbed):
+    folder = go(tmp_path, *STACKED)
+    rounds.clear()
+    for name in ("levels.csv", "curves.csv", "layers.csv", "manifest.json"):
+        (folder / name).unlink()
+    go(tmp_path, *STACKED)
+    assert rounds == []
+    assert_same(folder, undisturbed(STACKED))
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "complete"
+
+
+def test_a_level_that_was_deleted_is_trained_again_and_the_others_are_not(tmp_path, rounds, undisturbed):
+    folder = go(tmp_path, *STACKED)
+    rounds.clear()
+    for file in (folder / "level_01" / "ticket").iterdir():
+        file.unlink()
+    go(tmp_path, *STACKED)
+    assert rounds == ["1/ticket"]
+    assert_same(folder, undisturbed(STACKED))
+
+
+# -- folders and disks ----------------------------------------------------------------------------------------
+
+
+def test_the_same_command_again_says_that_the_run_is_complete(tmp_path, rounds, ltx):
+    ltx("run", *STACKED, f"out={tmp_path}")
+    rounds.clear()
+    said = ltx("run", *STACKED, f"out={tmp_path}")
+    assert said.code == 0
+    assert rounds == []
+    assert "was complete already; nothing was trained" in said.err
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path, ltx, undisturbed):
+    folder = undisturbed(STACKED)
+    with FileLock(folder / ".lock"):
+        said = ltx("run", *STACKED, f"out={folder.parent.parent}")
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("ltx: ")
+    assert "is in use by another ltx process" in said.err
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, ltx):
+    (tmp_path / "file").write_text("")
+    said = ltx("run", *STACKED, f"out={tmp_path / 'file' / 'below'}")
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert "choose another out=DIR" in said.err
+
+
+@pytest.mark.parametrize("nth", [1, 5, 9])
+def test_a_full_disk_is_one_line_and_loses_nothing_finished(
+    nth, tmp_path, monkeypatch, ltx, rounds, undisturbed
+):
+    writes, fsync = [], os.fsync
+
+    def full(file):
+        writes.append(file)
+        if len(writes) >= nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        said = ltx("run", *STACKED, f"out={tmp_path}")
+    assert said.code == 2
+    last = said.err.strip().splitlines()[-1]
+    assert last.startswith("ltx: cannot write ")
+    assert "No space left on device" in last
+    assert "Traceback" not in said.err
+    assert not list(tmp_path.rglob(".*.tmp"))  # half a file would keep the disk full
+    finished = {
+        str(file.parent.relative_to(file.parents[2])) for file in tmp_path.rglob("trained.safetensors")
+    }
+    rounds.clear()
+    folder = go(tmp_path, *STACKED)
+    assert len(rounds) == 3 - len(finished)
+    assert_same(folder, undisturbed(STACKED))
+
+
+# -- files ----------------------------------------------------------------------------------------------------
+
+
+def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    write(file, b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(errno.EIO, "no")))
+        with pytest.raises(UserError, match="cannot write"):
+            write(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_tensors_come_back_as_they_went(tmp_path):
+    tree = {"a": torch.tensor([[1.5, torch.nan]]), "b": torch.tensor([True, False]), "c": torch.tensor(7)}
+    save(tmp_path / "file.safetensors", tree, level=3)
+    back, header = read(tmp_path / "file.safetensors")
+    assert header["level"] == "3"
+    assert all(torch.equal(back[key].nan_to_num(9), tree[key].nan_to_num(9)) for key in tree)
+
+
+def test_a_foreign_file_is_not_taken_for_ours(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(2)}, tmp_path / "file.safetensors")
+    assert read(tmp_path / "file.safetensors") is None
+    assert read(Path(tmp_path / "missing.safetensors")) is None
+
+
+def test_a_finished_run_keeps_no_checkpoint(undisturbed):
+    assert not list(undisturbed(STACKED).rglob("progress"))
+
+
+def test_the_manifest_names_every_file_by_its_checksum(undisturbed):
+    folder = undisturbed(STACKED)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = {str(f.relative_to(folder)) for f in folder.rglob("*.safetensors")}
+    assert set(manifest["files"]) == files
+    assert all(len(checksum) == 64 for checksum in manifest["files"].values())
