@@ -86,7 +86,7 @@ class Hooks:
     """(epochs trained, weights, memo) -> (memo, done [R] bool): at every epoch's end; who is done stops.
 
     The memo is all that a watcher may remember: it is checkpointed, and comes back in `Trained`. It begins
-    empty, is [R, ...] throughout, and its shapes depend on neither the epoch nor the replicate.
+    empty, is [R, ...] throughout and on the CPU, and its shapes depend on neither the epoch nor the replicate.
     """
 
 

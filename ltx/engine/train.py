@@ -244,11 +244,11 @@ class Training:
         saved = checkpoint.load()
         if saved is None:
             return
+        self.memo, self.done = below(saved, "memo/"), saved["done"]  # both stay on the CPU
         saved = {key: tensor.to(self.task.device) for key, tensor in saved.items()}
         step, tallied, self.seconds = saved["progress"].tolist()
         self.step, self.tallied = int(step), int(tallied)
-        self.tally, self.diverged, self.done = saved["tally"], saved["diverged"], saved["done"].cpu()
-        self.memo = below(saved, "memo/")
+        self.tally, self.diverged = saved["tally"], saved["diverged"]
         for name, tensor in self.weights.items():
             tensor.detach().copy_(saved[f"weights/{name}"])  # in place: the network is bound to this memory
         optim.restore(self.optimizer, self.names, below(saved, "optimizer/"))

@@ -145,7 +145,11 @@ class Watch:
         """The memo before the first epoch; `now` [R, ratios, channels] are its masks."""
         replicates, ratios, channels = now.shape
         count = torch.full((replicates,), channels)
-        drawn = {f"weights/{p}/{name}": t * 0 for p in range(ratios) for name, t in weights.items()}
+        drawn = {
+            f"weights/{p}/{name}": torch.zeros_like(tensor, device="cpu")
+            for p in range(ratios)
+            for name, tensor in weights.items()
+        }
         return drawn | {
             "masks": packed(now)[:, None].repeat(1, self.epochs, 1, 1) * 0,
             "drawn": torch.zeros(replicates, ratios, dtype=torch.int64),

@@ -39,8 +39,6 @@ class OneShot(AfterTraining):
         trained = yield Round(0, dense, plan, keep=(k,))
         rewound, scores = dense.rewound(trained.at[k]), magnitude(trained.final)
         for level in range(1, self.levels + 1):
-            ticket, kept = (
-                rewound.masked(self.pruned(task, scores, dense.mask, level)),
-                self.kept(task.layers, level),
-            )
-            yield Round(level, ticket, plan, start=k, kept=kept, found_by={(0, "ticket"): trained.steps})
+            ticket = rewound.masked(self.pruned(task, scores, dense.mask, level))
+            kept, found_by = self.kept(task.layers, level), {(0, "ticket"): trained.steps}
+            yield Round(level, ticket, plan, start=k, kept=kept, found_by=found_by)

@@ -34,9 +34,11 @@ class Retraining(AfterTraining):
         parent, dense_steps = dense.rewound(trained.final), trained.steps
         for level in range(1, self.levels + 1):
             ticket = parent.masked(self.pruned(task, magnitude(parent.weights), parent.mask, level))
-            again, found_by = self.retraining(plan), None if self.iterative else {(0, "ticket"): dense_steps}
             kept, start = self.kept(task.layers, level), self.rewind(plan)
-            trained = yield Round(level, ticket, again, start=start, kept=kept, found_by=found_by)
+            found_by = None if self.iterative else {(0, "ticket"): dense_steps}
+            trained = yield Round(
+                level, ticket, self.retraining(plan), start=start, kept=kept, found_by=found_by
+            )
             if self.iterative:
                 parent = ticket.rewound(trained.final)
 

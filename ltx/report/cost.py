@@ -35,6 +35,8 @@ def accuracy_vs_cost(experiments: Sequence[Experiment], summary: pd.DataFrame) -
     if rows.empty:
         return None
     handles, notes = legend(summary), [f"{BARS} Labels: percent of weights remaining.", SPENT]
+    for handle in handles[:-1]:
+        handle.set_linestyle("")
     figure, axes = style.sheet(
         title(summary), 1, 1, height=2.8, below=style.below(handles, notes), names=["At the end of training"]
     )
@@ -44,7 +46,7 @@ def accuracy_vs_cost(experiments: Sequence[Experiment], summary: pd.DataFrame) -
         mean, low, high = (100 * here[f"{measure}_{what}"].to_numpy() for what in ("mean", "min", "max"))
         panel.errorbar(
             here.times_dense, mean, yerr=np.maximum([mean - low, high - mean], 0), color=look.colour,
-            linestyle=look.dash, marker=look.marker, elinewidth=0.8, capsize=1.5,
+            linestyle="", marker=look.marker, elinewidth=0.8, capsize=1.5,
         )  # fmt: skip
         for x, y, density in zip(here.times_dense, mean, here.density, strict=True):
             panel.annotate(
