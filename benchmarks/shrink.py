@@ -42,7 +42,9 @@ def task_of(device: torch.device, batch: int) -> tuple[Task, Round]:
 def training(task: Task, round: Round, ratio: float) -> tuple[Training, int]:
     """A training of what is left at a ratio, and the multiply-accumulates of one example."""
     groups = shrink.groups(task.network(), task.data.shape, task.layers.prunable)
-    small = shrink.shrunk(task.network(), task.data.shape, {n: cut(g.channels, ratio) for n, g in groups.items()})
+    small = shrink.shrunk(
+        task.network(), task.data.shape, {n: cut(g.channels, ratio) for n, g in groups.items()}
+    )
     ticket = Ticket(small.take(round.ticket.weights), small.take(round.ticket.mask))
     one = Round(1, ticket, round.plan)
     count = macs(small.network, task.data.shape)

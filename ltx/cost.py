@@ -75,7 +75,9 @@ class Ledger:
         if round.channels:
             parts = [round.only(r).channels for r in range(self.task.replicates)]
             networks = (
-                shrunk(self.task.network(), self.task.data.shape, {name: k[0] for name, k in part.items()}).network
+                shrunk(
+                    self.task.network(), self.task.data.shape, {name: k[0] for name, k in part.items()}
+                ).network
                 for part in parts
             )
             each = [macs(network, self.task.data.shape) for network in networks]

@@ -177,7 +177,11 @@ def test_batchnorm_scales_start_as_asked():
             r"model\.arch=resnet19 does not exist; did you mean resnet18",
         ),
         ("custom", {}, r"model\.path= is not possible: write package\.module:function"),
-        ("custom", {"path": "net.py"}, r"model\.path=net\.py is not possible: write package\.module:function"),
+        (
+            "custom",
+            {"path": "net.py"},
+            r"model\.path=net\.py is not possible: write package\.module:function",
+        ),
     ],
 )
 def test_a_wrong_knob_is_named_with_what_is_allowed(name, knobs, message):
