@@ -227,12 +227,13 @@ def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatc
     assert Path(config_dir(), "config", f"{name}.yaml").read_text().startswith("# @package _global_\n# ")
     kind, pixels = type(run.dataset), run.dataset.shape or (3, 32, 32)
     monkeypatch.setattr(kind, "load", lambda dataset: fake(pixels, dataset.classes or 10))
-    short = ["recipe.steps=2", "recipe.warmup=0", "recipe.drops=[]", "replicates=1", "control_draws=1"]
-    short += ["recipe.batch_size=8", "recipe.eval_every=2"]
+    monkeypatch.setattr(kind, "train_size", 64)
+    short = ["recipe.batch_size=64", "recipe.steps=2ep", "recipe.warmup=0", "recipe.drops=[]"]
+    short += ["recipe.eval_every=2", "replicates=1", "control_draws=1"]
     knobs = {"method.levels": 1, "method.densities": [0.5], "method.iterations": 1, "method.per_class": 1}
-    knobs |= {"model.width": 0.1, "method.rewind_step": 0}
-    of_group = {**{f"method.{k}": 0 for k in vars(run.method)}, **{f"model.{k}": 0 for k in vars(run.model)}}
-    short += [f"{key}={value}" for key, value in knobs.items() if key in of_group]
+    knobs |= {"model.width": 0.1, "method.rewind_step": 0, "method.window": 2, "method.ratios": [0.3]}
+    turned = {f"{group}.{key}" for group in ("method", "model") for key in vars(getattr(run, group))}
+    short += [f"{key}={value}" for key, value in knobs.items() if key in turned]
     composed = compose([f"config={name}", *short, f"out={tmp_path}"])
     assert (execute(composed) / "levels.csv").exists()
 
