@@ -222,15 +222,15 @@ def fake(shape, classes):
 
 @pytest.mark.parametrize("name", experiments())
 def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatch):
-    """As it is, checked whole; then two steps of it on random images of the right shape."""
+    """As it is, checked whole; then two epochs of two steps on random images of the right shape."""
     run = compose([f"config={name}"]).run
     assert Path(config_dir(), "config", f"{name}.yaml").read_text().startswith("# @package _global_\n# ")
     kind, pixels = type(run.dataset), run.dataset.shape or (3, 32, 32)
     monkeypatch.setattr(kind, "load", lambda dataset: fake(pixels, dataset.classes or 10))
-    short = ["recipe.steps=2", "recipe.warmup=0", "recipe.drops=[]", "replicates=1", "control_draws=1"]
-    short += ["recipe.batch_size=8", "recipe.eval_every=2"]
+    short = ["recipe.steps=2ep", "recipe.warmup=0", "recipe.drops=[]", "replicates=1", "control_draws=1"]
+    short += ["recipe.batch_size=32", "recipe.eval_every=4"]
     knobs = {"method.levels": 1, "method.densities": [0.5], "method.iterations": 1, "method.per_class": 1}
-    knobs |= {"model.width": 0.1, "method.rewind_step": 0}
+    knobs |= {"model.width": 0.1, "method.rewind_step": 0, "method.ratios": [0.5], "method.window": 2}
     of_group = {**{f"method.{k}": 0 for k in vars(run.method)}, **{f"model.{k}": 0 for k in vars(run.model)}}
     short += [f"{key}={value}" for key, value in knobs.items() if key in of_group]
     composed = compose([f"config={name}", *short, f"out={tmp_path}"])
