@@ -15,8 +15,8 @@ from ltx.draw import stream
 from ltx.errors import UserError
 from ltx.launch import execute
 from ltx.methods import METHODS
-from ltx.methods.channels import Channels
 from ltx.methods.at_init import SNIP, GraSP, MagnitudeAtInit, RandomAtInit, SynFlow
+from ltx.methods.channels import Channels
 from ltx.methods.criterion import Criterion
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.retrain import FineTune, LRRewind
