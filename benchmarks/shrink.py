@@ -26,7 +26,7 @@ from ltx.store import machine
 from ltx.task import Task
 from ltx.ticket import Round, Ticket
 
-RATIOS, TURNS, WARM_UP = (0.0, 0.3, 0.5, 0.7), 12, 2
+RATIOS, TURNS, WARM_UP = (0.0, 0.3, 0.5, 0.7), 9, 1
 
 
 def task_of(device: torch.device, batch: int) -> tuple[Task, Round]:
