@@ -57,7 +57,7 @@ def accuracy_vs_cost(experiments: Sequence[Experiment], summary: pd.DataFrame) -
         panel.axhline(level, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1.5)
     panel.axvline(1, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1.5)
     panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel("Total cost, in trainings of the dense network")
