@@ -60,6 +60,7 @@ def test_sizes_are_known_beforehand() -> None:
         "cifar100": ((3, 32, 32), 100, 45_000),
         "svhn": ((3, 32, 32), 10, 68_257),
         "image_folder": (None, None, None),
+        "custom": (None, None, None),
     }
 
 

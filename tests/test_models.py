@@ -14,7 +14,7 @@ from ltx.models import MODELS, layer_kinds
 
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 OURS = sorted(MODELS.keys() - {"torchvision", "custom"})
-LEAST = {"lenet": 1, "lenet5": 16, "conv2": 2, "conv4": 4, "conv6": 8, "vgg": 16, "resnet": 1}
+LEAST = {"lenet": 1, "lenet5": 16, "conv2": 2, "conv4": 4, "conv6": 8, "vgg8": 4, "vgg": 16, "resnet": 1}
 
 
 def least(name: str) -> int:

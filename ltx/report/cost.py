@@ -20,7 +20,7 @@ def with_costs(experiments: Sequence[Experiment], summary: pd.DataFrame) -> pd.D
     """The rows of a summary whose costs are known, with their means, and total over dense: `times_dense`."""
     costs = pd.concat([e.more["costs"].assign(experiment=e.name) for e in experiments], ignore_index=True)
     if costs.empty:
-        return summary.iloc[:0]
+        return summary.iloc[:0].assign(times_dense=[])
     measures = [column for column in costs if column not in (*KEY, "draw", "seed", "run")]
     means = costs.groupby(KEY, sort=False)[measures].mean().reset_index()
     found = summary.merge(means, on=KEY)
