@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltx import prune
@@ -77,6 +77,7 @@ numbers = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnorm
 )
 
 
+@settings(deadline=None)  # tests are never timed
 @given(st.data())
 def test_counts_are_exact_and_masks_nested_for_any_scores(data):
     rows, columns = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 12))
