@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -299,8 +300,6 @@ def round_seconds(seconds: float) -> float:
 
 def table(columns: Iterable[str], rows: Iterable[tuple]) -> bytes:
     """CSV text; a NaN is an empty cell."""
-    from io import StringIO
-
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

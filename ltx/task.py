@@ -72,6 +72,11 @@ class Layers:
         """The denominator of every density: all weights, those of unpruned layers included (LTH Figure 2)."""
         return sum(self.sizes.values())
 
+    @property
+    def free(self) -> int:
+        """Weights that may be pruned."""
+        return sum(self.sizes[name] for name in self.prunable)
+
 
 @dataclass(frozen=True)
 class Task:

@@ -49,7 +49,7 @@ class AtInit(Method):
         demand(self.iterations >= 1, "method.iterations", self.iterations, "score at least once")
 
     def check(self, layers: Layers, plan: Plan | None) -> None:
-        total = sum(layers.sizes[name] for name in layers.prunable)
+        total = layers.free
         kept = [round(total * density) for density in self.densities]
         demand(
             all(high > low for high, low in pairwise([total, *kept, 0])),
@@ -60,7 +60,7 @@ class AtInit(Method):
 
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
         yield Round(0, dense, plan)
-        total = sum(task.layers.sizes[name] for name in dense.mask)
+        total = task.layers.free
         for level, density in enumerate(self.densities, start=1):
             ticket = dense.masked(self.mask(task, dense, density))
             yield Round(level, ticket, plan, kept={"": round(total * density)}, found_by={})
@@ -68,7 +68,7 @@ class AtInit(Method):
     def mask(self, task: Task, dense: Ticket, density: float) -> Tree:
         """The best weights of all layers together, as dense as asked (Tanaka et al. 2020, Algorithm 1)."""
         network, mask = task.network().double(), dense.mask
-        total = sum(task.layers.sizes[name] for name in mask)
+        total = task.layers.free
         for iteration in range(1, self.iterations + 1):
             scores = self.scores(task, network, dense.masked(mask))
             mask = prune.globally(scores, mask, round(total * density ** (iteration / self.iterations)))
