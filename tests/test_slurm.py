@@ -169,7 +169,7 @@ def to_its_end(process):
 
 
 def test_ctrl_c_cancels_the_jobs_where_that_is_wished(training):
-    process, job = training
+    process, _ = training
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
