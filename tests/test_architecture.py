@@ -131,9 +131,10 @@ SURFACE = {
     "connect": "run --levels --steps --recalibrate --device",
     "data fetch": "names --root",
     "list": "",
-    "plot": "paths --out --pdf --tolerance",
+    "plot": "paths --out --pdf --tolerance --by --where --interval --against",
     "run": "overrides",
     "show": "run",
+    "table": "paths --tolerance --by --where --interval --against --only --format",
 }
 
 
