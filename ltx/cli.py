@@ -123,10 +123,10 @@ def table(
     ] = "text",
 ) -> None:
     """Print the tables of every run below the paths: means, smallest matching tickets, paired differences."""
-    from ltx.report import compare, show
+    from ltx.report import show
 
-    found = compare(paths, tolerance=tolerance, by=by, where=where or (), interval=interval, against=against)
-    show(found, format, only)
+    how = {"tolerance": tolerance, "by": by, "where": where or (), "interval": interval, "against": against}
+    show(paths, format, only, **how)
 
 
 @data.command()

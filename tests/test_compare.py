@@ -468,7 +468,9 @@ def test_many_panels_take_several_figures_and_many_configs_share_theirs(tmp_path
     files = {file.relative_to(tmp_path).as_posix() for file in draw([tmp_path])}
     assert {file for file in files if file.endswith("png")} == {"comparison.png", "comparison_2.png"}
     assert "c29/accuracy_vs_sparsity.md" in files
-    assert "Shown: the first 24 of 30 panels" in (tmp_path / "comparison.svg").read_text()
+    text = (tmp_path / "comparison.svg").read_text()
+    assert "Shown: the first 24 of 30 panels" in text
+    assert "30 configs: `ltx plot` of one's folder draws its other figures." in text
 
 
 def test_too_many_lines_lose_their_controls_and_keep_their_looks_apart(tmp_path):

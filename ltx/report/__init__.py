@@ -10,13 +10,12 @@ from rich.console import Console
 
 from ltx.errors import unknown
 from ltx.report import pages
-from ltx.report.comparison import Comparison, compare
+from ltx.report.comparison import CONFIGS, Comparison, compare
 from ltx.report.runs import find_runs
 from ltx.report.terminal import print_tables
 
 __all__ = ["compare", "draw", "find_runs", "print_tables", "show", "table", "write"]
 
-FEW = 8
 FORMATS = ("text", "csv", "markdown", "latex")
 
 
@@ -37,14 +36,14 @@ def write(comparison: Comparison, out: Path | None = None, pdf: bool = False) ->
     """Write the figures and tables of a comparison, and return the files.
 
     One run is drawn into its own folder, several into their common parent, unless `out` says where; several
-    configs get a folder each, and what compares them lies beside these. Where there are more configs than `FEW`,
-    they get tables of their own but figures only together.
+    configs get a folder each, and what compares them lies beside these. More configs than `CONFIGS` get tables
+    of their own but figures only together.
     """
     from ltx.report import plots  # matplotlib costs a quarter of a second that a table need not pay
 
     folder = out or Path(os.path.commonpath([run.path.resolve() for run in comparison.runs]))
     kinds = ["png", "svg", *(["pdf"] if pdf else [])]
-    few, files = len(comparison.pages) <= FEW, []
+    few, files = len(comparison.pages) <= CONFIGS, []
     for page in comparison.pages:
         place = folder / Path(page.name).name if len(comparison.pages) > 1 else folder
         place.mkdir(parents=True, exist_ok=True)
@@ -56,14 +55,17 @@ def write(comparison: Comparison, out: Path | None = None, pdf: bool = False) ->
     return files
 
 
-def show(comparison: Comparison, format: str = "text", only: str | None = None) -> None:
-    """Print the tables of a comparison, all parts or one; UserError for a format or a part that does not exist."""
+def show(paths: Sequence[Path], format: str = "text", only: str | None = None, **how: Any) -> None:
+    """Print the tables of the runs at or below `paths`: means, matching and differences, or `only` one of them.
+
+    `how` is as for `compare`. UserError for a format or a part that does not exist.
+    """
     if format not in FORMATS:
         raise unknown("--format", format, FORMATS)
     if only is not None and only not in pages.PARTS:
         raise unknown("--only", only, pages.PARTS)
-    parts = [only] if only else list(pages.PARTS)
+    found, parts = compare(paths, **how), [only] if only else list(pages.PARTS)
     if format == "text":
-        print_tables(comparison, Console(), parts)
+        print_tables(found, Console(), parts)
     else:
-        print(getattr(pages, format)(comparison, parts), end="")
+        print(getattr(pages, format)(found, parts), end="")

@@ -13,6 +13,8 @@ from ltx.report.runs import Experiment, Run, find_runs, pool, read_run
 from ltx.report.select import known, select
 from ltx.report.stats import differences, matching_table, summarize
 
+CONFIGS = 8
+"""Configs that get figures of their own beside those of the comparison."""
 FEW = 3
 """Runs that are named one by one in a note."""
 
@@ -127,6 +129,8 @@ def compare(
         lines = dict.fromkeys(line for *_, summary in found for line in summary.line)
         raise UserError(f"--against {against}: no line has this name; choose from {', '.join(lines)}")
     notes = [*layout.notes, *general]
+    if len(found) > CONFIGS:
+        notes.append(f"{len(found)} configs: `ltx plot` of one's folder draws its other figures.")
     return Comparison(
         runs,
         [
