@@ -218,8 +218,9 @@ def finish(folder: Path) -> None:
     """Draw the run's figures and print its table."""
     from ltx import report
 
-    report.draw([folder])
-    report.print_table(report.table([folder]), Console())
+    found = report.compare([folder])
+    report.write(found)
+    report.print_tables(found, Console(), ["means"])
     print(f"figures and tables: {folder}")
 
 

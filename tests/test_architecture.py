@@ -138,11 +138,12 @@ SURFACE = {
     "connect": "run --levels --steps --recalibrate --device",
     "data fetch": "names --root",
     "list": "",
-    "plot": "paths --out --pdf --tolerance",
+    "plot": "paths --out --pdf --tolerance --by --where --interval --against",
     "run": "overrides",
     "show": "run",
     "status": "paths --follow",
     "sweep": "overrides --seeds-per-job",
+    "table": "paths --tolerance --by --where --interval --against --only --format",
 }
 
 

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ltx.report import style
+from ltx.report.lines import title
 from ltx.report.runs import Experiment
-from ltx.report.sparsity import title
 from ltx.report.stats import band
 from ltx.report.style import COLOURS, DASHES, GREY, MARKERS
 
@@ -19,7 +19,7 @@ SEEDS = 3  # how many a figure of single seeds shows
 
 def gathered(experiments: Sequence[Experiment], table: str) -> pd.DataFrame:
     """A table of every experiment that has it, with its name."""
-    return pd.concat([e.more[table].assign(experiment=e.name) for e in experiments], ignore_index=True)
+    return pd.concat([e.table(table).assign(experiment=e.name) for e in experiments], ignore_index=True)
 
 
 def mask_distance(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:
@@ -73,7 +73,7 @@ def pairs(rows: Sequence, columns: Sequence) -> list[tuple[tuple, tuple]]:
 
 def ratios(experiment: Experiment) -> pd.DataFrame:
     """The fraction of channels pruned from each network, with what else names it."""
-    sums = experiment.more["channels"].groupby(["role", "draw", "level", "seed"])[["kept", "channels"]].sum()
+    sums = experiment.table("channels").groupby(["role", "draw", "level", "seed"])[["kept", "channels"]].sum()
     return (1 - sums.kept / sums.channels).round(2).rename("ratio").reset_index()
 
 
@@ -81,8 +81,8 @@ def accuracy_vs_drawing_epoch(experiments: Sequence[Experiment], summary: pd.Dat
     """Test accuracy of retrained tickets over the epoch they were drawn at: You et al. 2020, Figure 3."""
     tables = []
     for experiment in experiments:
-        if len(experiment.more["channels"]) and len(experiment.more["costs"]):
-            named = experiment.levels.merge(ratios(experiment)).merge(experiment.more["costs"], on=NAMED)
+        if len(experiment.table("channels")) and len(experiment.table("costs")):
+            named = experiment.levels.merge(ratios(experiment)).merge(experiment.table("costs"), on=NAMED)
             tables.append(named[named.role == "ticket"].assign(experiment=experiment.name))
     rows = pd.concat(tables) if tables else pd.DataFrame()
     if rows.empty or rows.groupby(["experiment", "ratio"])["level"].nunique().max() < 3:
@@ -104,7 +104,7 @@ def accuracy_vs_drawing_epoch(experiments: Sequence[Experiment], summary: pd.Dat
         curve = 100 * band(here, "search_epochs", "final_test_accuracy")
         mean = curve["mean"]
         panel.errorbar(
-            curve.index, mean, yerr=[mean - curve["min"], curve["max"] - mean], color=handle.get_color(),
+            curve.index, mean, yerr=[mean - curve["low"], curve["high"] - mean], color=handle.get_color(),
             marker=handle.get_marker(), elinewidth=0.8, capsize=1.5,
         )  # fmt: skip
         panel.plot([mean.idxmax()], [mean.max()], marker="*", markersize=11, color=handle.get_color())
@@ -123,9 +123,9 @@ NAMED = ["role", "draw", "level", "seed", "run"]
 def channels_per_layer(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:
     """How many channels of each layer the tickets keep."""
     found = {
-        e.name: e.more["channels"].merge(ratios(e))
+        e.name: e.table("channels").merge(ratios(e))
         for e in experiments
-        if len(e.more["channels"]) and (e.more["channels"].role == "ticket").any()
+        if len(e.table("channels")) and (e.table("channels").role == "ticket").any()
     }
     if not found:
         return None
@@ -152,7 +152,9 @@ def channels_per_layer(experiments: Sequence[Experiment], summary: pd.DataFrame)
         for handle, ratio in zip(handles[1:], levels, strict=True):
             curve = band(table[table.ratio == ratio], "place", "kept")
             colour = handle.get_color()
-            panel.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.15, linewidth=0)
+            panel.fill_between(
+                curve.index, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0
+            )
             panel.plot(curve.index, curve["mean"], color=colour, marker=handle.get_marker(), linewidth=1.2)
         panel.xaxis.set_major_locator(MaxNLocator(13, integer=True))
         panel.set_xlabel("Layer, from the images on")
