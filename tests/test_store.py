@@ -349,3 +349,20 @@ def test_the_manifest_names_every_file_by_its_checksum(undisturbed):
     files = {str(f.relative_to(folder)) for f in folder.rglob("*.safetensors")}
     assert set(manifest["files"]) == files
     assert all(len(checksum) == 64 for checksum in manifest["files"].values())
+
+
+def test_the_manifest_keeps_the_commit_that_trained_beside_the_one_that_published(tmp_path, monkeypatch):
+    for commit in ("aaaa", "bbbb", "cccc"):
+        monkeypatch.setattr(ltx.store, "commit", lambda commit=commit: commit)
+        if commit == "aaaa":
+            with monkeypatch.context() as patch:
+                interrupt_at(patch, 40)
+                with pytest.raises(ltx.store.Interrupted):
+                    go(tmp_path, *STACKED)
+            folder = next(tmp_path.rglob("manifest.json")).parent
+        else:
+            (folder / "manifest.json").unlink()  # written anew, whether or not anything is trained
+            go(tmp_path, *STACKED)
+        told = json.loads((folder / "manifest.json").read_text())
+        assert told["commit"] == commit
+        assert told["trained_by"] == (["aaaa"] if commit == "aaaa" else ["aaaa", "bbbb"])
