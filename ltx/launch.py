@@ -25,9 +25,9 @@ from ltx.config import Composed, compose, config_dir, register, swept
 from ltx.engine.cpu import tune
 from ltx.engine.forward import choose
 from ltx.errors import Interrupted, UserError
+from ltx.loop import play
 from ltx.progress import Progress
 from ltx.recipe import Plan
-from ltx.run import play
 from ltx.store import Store, machine, now, write
 from ltx.task import Task
 

@@ -14,7 +14,7 @@ from conftest import TINY, spawn
 from filelock import FileLock
 from safetensors.torch import load_file
 
-import ltx.run
+import ltx.loop
 import ltx.store
 from ltx.config import compose
 from ltx.errors import UserError
@@ -72,13 +72,13 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def rounds(monkeypatch):
     """The rounds that are trained, by name, from now on."""
-    seen, train = [], ltx.run.train
+    seen, train = [], ltx.loop.train
 
     def counting(task, round, *rest):
         seen.append(f"{round.level}/{round.name}")
         return train(task, round, *rest)
 
-    monkeypatch.setattr(ltx.run, "train", counting)
+    monkeypatch.setattr(ltx.loop, "train", counting)
     return seen
 
 
