@@ -31,15 +31,17 @@ from ltx.methods.base import Method
 from ltx.models import MODELS
 from ltx.models.base import Model
 from ltx.models.foreign import TorchVision
+from ltx.objective import Objective
 from ltx.plugins import load_kind, offered
 from ltx.recipe import Recipe, demand
 from ltx.task import Layers, Prunable
+from ltx.tracking import TRACKERS
 
 # An environment variable could carry a secret into a published result.
 OmegaConf.clear_resolver("oc.env")
 
-NOT_IN_THE_RESULT = ("out", "device", "dataset.root", "dataset.workers")
-"""Keys that say where a run happens, not what comes out of it: the data count by their fingerprint."""
+NOT_IN_THE_RESULT = ("out", "device", "dataset.root", "dataset.workers", "objective", "tracker")
+"""Keys that say where a run happens and who is told, not what comes out: data count by their fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Run:
     """the folder that runs go under"""
     device: str = "auto"
     """auto | cpu | cuda | cuda:1 | mps"""
+    objective: Objective = field(default_factory=Objective)
+    """the validation measure that a search for hyper-parameters is told"""
+    tracker: str | None = None
+    """mirrors the metrics: tensorboard | wandb | trackio | mlflow | ..."""
 
     def __post_init__(self) -> None:
         for key, kind in BASES.items():
@@ -72,6 +78,8 @@ class Run:
         demand(self.seed >= 0, "seed", self.seed, "it must be 0 or more")
         demand(self.replicates >= 1, "replicates", self.replicates, "it must be 1 or more")
         demand(self.control_draws >= 1, "control_draws", self.control_draws, "it must be 1 or more")
+        if self.tracker is not None and self.tracker not in TRACKERS:
+            raise unknown("tracker", self.tracker, TRACKERS)
         for control in self.controls:
             if control not in CONTROLS:
                 raise unknown("controls", control, list(CONTROLS))

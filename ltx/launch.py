@@ -30,6 +30,7 @@ from ltx.progress import Progress
 from ltx.recipe import Plan
 from ltx.store import Store, machine, now, write
 from ltx.task import Task
+from ltx.tracking import check_installed, mirrored
 
 WITH_VALUE = {
     "-cd",
@@ -52,6 +53,7 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
     Raises UserError for what the user can mend and Interrupted after saving when asked to stop.
     """
     run, show = composed.run, show or Progress()
+    check_installed(run.tracker)
     tune()
     device = run.torch_device()
     data = run.dataset.load().to(device)
@@ -72,8 +74,8 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
             f"results go to {store.folder}"
         )
         try:
-            with show:
-                play(run, task, plan, store, checks, show)
+            with show, mirrored(composed, folder, show) as told:
+                play(run, task, plan, store, checks, told)
         except (Interrupted, KeyboardInterrupt):
             seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
             store.publish("interrupted", checks=dict(checks.passed), seconds=seconds)

@@ -33,8 +33,8 @@ WORDS = dict.fromkeys(("config", "method", "role", "layer", "group", "when"), st
 MORE = ("costs", "channels", "draws", "distances", "gammas")
 SEARCH = "search"  # the role of a training that only finds tickets: it is paid for, not compared
 
-# Settings in which runs of one experiment may differ: whom they trained, where, and whom they compared with.
-POOLED = {"seed", "seeds", "replicates", "controls", "out", "device"}
+# Settings in which runs of one experiment may differ: whom they trained, where, whom they compared with and told.
+POOLED = {"seed", "seeds", "replicates", "controls", "out", "device", "objective", "tracker"}
 
 
 @dataclass(frozen=True)
