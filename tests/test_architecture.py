@@ -44,14 +44,17 @@ MAY_IMPORT = {
     "config": "controls data draw errors methods models objective plugins recipe task tracking",
     "launch": "checks config engine errors loop progress recipe store task report tracking",
     "show": "errors config controls report",
-    "reopen": "config errors masks models data methods recipe store task ticket launch",
+    "reopen": "config draw engine errors recipe store task ticket",
     "connect": "reopen checks config engine errors launch line progress recipe report show store task ticket",
     "report": "errors",
+    "results": "errors reopen report show",
+    "api": "config errors launch results",
     "cli": "errors __init__ launch show report data connect",
 }
 # And of the world outside: no torch for a figure, no figure for torch.
 MAY_NOT_LOAD = {
     "report": {"torch", "torchvision", "hydra", "omegaconf"},
+    "results": {"torch", "torchvision", "hydra", "omegaconf"},
     "cli": {"torch", "hydra", "pandas", "matplotlib", "numpy", "rich"},
     "__init__": {"torch", "hydra", "typer"},
     "errors": {"torch", "hydra", "typer"},
