@@ -127,8 +127,8 @@ def described(task: Task, round: Round) -> dict[str, float]:
 
 
 def means(measured: Tree, sound: Tensor) -> dict[str, float]:
-    """The mean of every measure [R] over the sound replicates, without those that have none."""
-    found = {name: float(value[sound].mean()) for name, value in measured.items()}
+    """The mean of every measure [R] over the sound replicates that have it; nothing where none has."""
+    found = {name: float(value[sound & value.isfinite()].mean()) for name, value in measured.items()}
     return {name: value for name, value in found.items() if isfinite(value)}
 
 
