@@ -14,6 +14,7 @@ import yaml
 
 from ltx import report
 from ltx.errors import UserError, unknown
+from ltx.objective import Objective, objective
 from ltx.report.runs import COLUMNS, POOLED, find_runs, mapping, read_table
 from ltx.show import read_manifest
 
@@ -142,6 +143,13 @@ class Results:
     def config(self) -> dict[str, Any]:
         """The run's whole configuration."""
         return mapping(self.folder / "config.yaml", yaml.safe_load)
+
+    def objective(self, **changes: Any) -> float:
+        """The validation measure that the configuration names, as `measure`, `level` and `tolerance` change it.
+
+        Raises UserError for a measure or a level that does not exist.
+        """
+        return objective(self.folder, Objective(**self.config.get("objective", {}) | changes))
 
     def ticket(self, level: int, seed: int | None = None, role: str = "ticket", draw: int = 0) -> Kept:
         """The mask, start weights and trained weights of a level, or of a control by its `role` and `draw`.

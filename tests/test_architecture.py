@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "reopen": "config draw engine errors recipe store task ticket",
     "connect": "reopen checks config engine errors launch line progress recipe report show store task ticket",
     "report": "errors",
-    "results": "errors reopen report show",
+    "results": "errors objective reopen report show",
     "api": "config errors launch results",
     "cli": "errors __init__ launch show report data connect",
 }
@@ -55,6 +55,7 @@ MAY_IMPORT = {
 MAY_NOT_LOAD = {
     "report": {"torch", "torchvision", "hydra", "omegaconf"},
     "results": {"torch", "torchvision", "hydra", "omegaconf"},
+    "objective": {"torch", "torchvision", "hydra", "omegaconf"},
     "cli": {"torch", "hydra", "pandas", "matplotlib", "numpy", "rich"},
     "__init__": {"torch", "hydra", "typer"},
     "errors": {"torch", "hydra", "typer"},

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from conftest import TINY
 
+import ltx
 from ltx.config import compose
 from ltx.errors import UserError
 from ltx.launch import execute
@@ -158,3 +159,8 @@ def test_a_real_run_agrees_with_its_tables(tmp_path):
     wanted = reopen(folder).objective
     assert wanted == Objective("early_stop_val_loss")
     assert objective(folder, wanted) == pytest.approx(levels.early_stop_val_loss.mean())
+    results = ltx.load(folder)
+    assert results.objective() == objective(folder, wanted)
+    assert results.objective(measure="final_val_loss", level=1) == objective(
+        folder, Objective("final_val_loss", 1)
+    )
