@@ -80,14 +80,15 @@ class Results:
     def __repr__(self) -> str:
         return self.runs.to_string(index=False)
 
+    def _repr_html_(self) -> str:
+        return self.runs.to_html(index=False)
+
     @cached_property
     def runs(self) -> pd.DataFrame:
         """A row per run: its name, config, method, the settings in which the runs differ, status and folder."""
-        told = [mapping(folder / "manifest.json", json.loads) for folder in self.folders]
-        about = {key: [manifest.get(key) for manifest in told] for key in ("config", "method", "status")}
-        settings = pd.json_normalize(
-            [mapping(folder / "config.yaml", yaml.safe_load) for folder in self.folders]
-        )
+        manifests = [mapping(folder / "manifest.json", json.loads) for folder in self.folders]
+        configs = [mapping(folder / "config.yaml", yaml.safe_load) for folder in self.folders]
+        settings = pd.json_normalize(configs)
         settings = settings.map(lambda value: str(value) if isinstance(value, list) else value)
         skipped = {*POOLED, "method.name", "dataset.root", "dataset.workers"}
         differ = [
@@ -99,10 +100,10 @@ class Results:
         return pd.DataFrame(
             {
                 "run": self.names,
-                "config": about["config"],
-                "method": about["method"],
+                "config": [manifest.get("config") for manifest in manifests],
+                "method": [config.get("method", {}).get("name") for config in configs],
                 **settings[differ],
-                "status": about["status"],
+                "status": [manifest.get("status", "unknown") for manifest in manifests],
                 "folder": list(map(str, self.folders)),
             }
         )
@@ -120,12 +121,13 @@ class Results:
     def __len__(self) -> int:
         return len(self.folders)
 
-    def __getitem__(self, which: int | str) -> Results:
-        if isinstance(which, int):
-            return Results([self.folders[which]])
-        if which not in self.names:
-            raise unknown("run", which, self.names)
-        return Results([self.folders[self.names.index(which)]])
+    def __getitem__(self, which: int | slice | str) -> Results:
+        if isinstance(which, str):
+            if which not in self.names:
+                raise unknown("run", which, self.names)
+            which = self.names.index(which)
+        chosen = self.folders[which]
+        return Results(chosen if isinstance(chosen, list) else [chosen])
 
     @property
     def folder(self) -> Path:

@@ -199,11 +199,12 @@ class Sender:
 
     def _arguments(self) -> dict[str, Any]:
         """Where trackers differ: how a run is named and continued, and where files go that have no place yet."""
-        here = str(self.folder)
+        here = str(self.folder.resolve())
         known: dict[str, dict[str, Any]] = {
             "aim": {"logging_dir": here},
-            "dvclive": {"dir": here},
+            "dvclive": {"dir": f"{here}/dvclive", "resume": self.state["step"] >= 0},
             "mlflow": {"run_name": self.run},
+            "swanlab": {"name": self.run, "log_dir": here},
             "tensorboard": {"logging_dir": here},
             "trackio": {"name": self.run, "resume": "allow"},
             "wandb": {"name": self.run, "id": self.state["id"], "resume": "allow", "dir": here},

@@ -74,6 +74,9 @@ def test_one_run_of_several_is_chosen_by_place_or_name(tree):
     assert first.names == tree.names[:1]
     assert tree[tree.names[2]].folder == tree.folders[2]
     assert [run.folder for run in tree] == tree.folders
+    assert tree[1:].names == tree.names[1:]
+    assert tree[-1].names == tree.names[2:]
+    assert all(name in repr(tree) and name in tree._repr_html_() for name in tree.names)
     with pytest.raises(ltx.UserError, match=r"3 runs are loaded: choose one, as in results\[0\]"):
         _ = tree.manifest
     with pytest.raises(ltx.UserError, match="run=nope does not exist"):
