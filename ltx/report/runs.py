@@ -44,10 +44,10 @@ BESIDE = 3
 SEARCH = "search"  # the role of a training that only finds tickets: it is paid for, not compared
 GROUPS = ("config", "method", "model", "dataset")  # settings that are names; what else they set hangs below
 
-# Settings in which runs of one experiment may differ: whom they trained, where, and whom they compared with.
+# Settings in which runs of one experiment may differ: whom they trained, where, whom they compared with and told.
 POOLED = {
     *("seed", "seeds", "replicates", "controls", "control_draws", "out", "device"),
-    *("dataset.root", "dataset.workers", "checkpoint_seconds"),
+    *("dataset.root", "dataset.workers", "checkpoint_seconds", "objective", "tracker"),
 }
 
 YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, ten times faster where libyaml is there
