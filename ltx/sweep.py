@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def sweep(args: list[str], seeds_per_job: int | None = None) -> None:
         if seeds_per_job is not None:
             raise UserError(f"--seeds-per-job {seeds_per_job} is for grids, not for a sweeper that searches")
         compose([override for override in overrides if not swept(override)], extra)
-        with stoppable():  # and it tells of its trials in Hydra's log
+        with stoppable(threading.Event()):  # and it tells of its trials in Hydra's log
             through_hydra(job, ["hydra/hydra_logging=default", *overrides], ["--multirun", *flags])
         return
     if strange := [f for f in flags if f.startswith("-") and not f.startswith(("-cd", "--config-dir"))]:
@@ -48,7 +49,7 @@ def sweep(args: list[str], seeds_per_job: int | None = None) -> None:
     say(console, f"{jobs}, {sum(before)} done before; the sweep is {plan.folder}")
     if not all(before):
         theirs = [o for o in overrides if o.startswith(("launcher=", "hydra.", "hydra/", "out=", "device="))]
-        with stoppable(), watching(plan, console):
+        with watching(plan, console) as seen_enough, stoppable(seen_enough):
             through_hydra(job, [*theirs, f"hydra.sweeper.plan={plan.write()}"], ["--multirun", *flags])
     finish(plan, before)
 
@@ -118,10 +119,11 @@ def parts(composed: Composed, size: int | None) -> Iterator[tuple[Composed, list
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM stop the sweep, whose launcher lets its jobs save first."""
+def stoppable(asked: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set the event and stop the sweep, whose launcher lets its jobs save first."""
 
     def stop(number: int, frame: Any) -> None:
+        asked.set()
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

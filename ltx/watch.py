@@ -76,14 +76,14 @@ def overview(labels: Sequence[str], states: Sequence[State], rows: int | None = 
 
 
 @contextmanager
-def watching(sweep: Sweep, console: Console) -> Iterator[None]:
-    """Show how the jobs are doing: a table on a terminal, a line for every change elsewhere."""
+def watching(sweep: Sweep, console: Console) -> Iterator[threading.Event]:
+    """Show how the jobs are doing until the event is set: a table on a terminal, a line a change elsewhere."""
     over = threading.Event()
     look = _live if console.is_terminal else _lines
     thread = threading.Thread(target=look, args=(sweep, console, over), daemon=True)
     thread.start()
     try:
-        yield
+        yield over
     finally:
         over.set()
         thread.join()

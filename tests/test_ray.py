@@ -67,6 +67,19 @@ def test_a_killed_worker_is_retried_and_ends_as_if_nothing_had_been(cluster, tmp
         same_tables(execute(compose([*LONG, f"seed={seed}", f"out={tmp_path / 'here'}"])), job.folder)
 
 
+def test_ctrl_c_lets_tasks_save_where_nobody_can_be_asked(cluster, tmp_path):
+    words = ("launcher=ray", f"hydra.launcher.ray.init.address={cluster}", "recipe.steps=200000")
+    process = spawn("sweep", *LONG, *words, f"out={tmp_path}")
+    until(lambda: list((tmp_path / "sweeps").glob("*/sweep.json")))
+    (job,) = plan_of(tmp_path).jobs
+    until(lambda: (job.state().step or 0) > 0)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert job.state().name == "interrupted"
+    assert list(job.folder.rglob("progress/*.safetensors"))
+
+
 def test_a_task_that_fails_or_dies_for_good_takes_no_other_with_it(tmp_path):
     (tmp_path / "nets.py").write_text(NETS)
     paths = "model.path=nets:Raises,nets:Dies,nets:Net"

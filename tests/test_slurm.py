@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,23 +42,19 @@ LONG = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def slurm(tmp_path_factory):
+def slurm():
     """The cluster, up for the tests of this file."""
-    folder, script = tmp_path_factory.mktemp("slurm"), Path(__file__).with_name("slurm.sh")
-    for parent in [folder, *folder.parents][:3]:
-        parent.chmod(0o755)  # munge's own user has to get in
-    before = os.environ.get("SLURM_CONF")
-    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    try:
-        up = subprocess.run(["bash", script, "up", folder], capture_output=True, text=True, check=False)
-        assert up.returncode == 0, up.stderr
-        yield
-    finally:
-        subprocess.run(["scancel", "--user=root"], check=False)
-        subprocess.run(["bash", script, "down", folder], check=False)
-        os.environ.pop("SLURM_CONF")
-        if before:
-            os.environ["SLURM_CONF"] = before
+    folder, script = Path(tempfile.mkdtemp(prefix="ltx-slurm-")), Path(__file__).with_name("slurm.sh")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        try:
+            up = subprocess.run(["bash", script, "up", folder], capture_output=True, text=True, check=False)
+            assert up.returncode == 0, up.stderr
+            yield
+        finally:
+            subprocess.run(["scancel", "--user=root"], check=False)
+            subprocess.run(["bash", script, "down", folder], check=False)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def squeue(form, *words):

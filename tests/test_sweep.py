@@ -186,6 +186,7 @@ def test_experiments_of_one_sweep_have_folders_of_their_own(tmp_path):
         (["launcher=local,slurm"], "a sweep has one launcher"),
         (["launcher=cloud"], "launcher=cloud does not exist; choose from local, ray, slurm"),
         (["hydra.launcher.job=3"], "hydra.launcher.job"),
+        (["hydra.launcher.jobs=many"], "hydra.launcher.jobs=many"),
         (["recipe.lr=interval(0,1)"], "only a sweeper that searches takes it"),
         (["--seeds-per-job", "0"], "--seeds-per-job 0 is not possible: it must be 1 or more"),
         (["--cfg", "job"], "--cfg is not for a sweep"),

@@ -2,10 +2,19 @@
 
 import sys
 from collections.abc import Sequence
+from enum import Enum
 
 from hydra.core.utils import JobReturn, JobStatus
 
 from ltx.errors import Died
+
+
+class Wish(Enum):
+    """What becomes of a cluster's jobs on Ctrl-C."""
+
+    ask = "ask"
+    cancel = "cancel"
+    leave = "leave"
 
 
 def dead(overrides: Sequence[str], why: Died) -> JobReturn:
@@ -13,14 +22,14 @@ def dead(overrides: Sequence[str], why: Died) -> JobReturn:
     return JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=why)
 
 
-def cancelling(jobs: int, wish: str, *, otherwise: str) -> bool:
-    """Whether Ctrl-C is to cancel a cluster's jobs: as wished, or as answered on a terminal."""
-    if wish != "ask":
-        return wish == "cancel"
+def cancelling(jobs: int, wish: Wish, *, otherwise: str, unasked: bool) -> bool:
+    """Whether Ctrl-C is to cancel a cluster's jobs: as wished, else as answered; `unasked` without a terminal."""
+    if wish is not Wish.ask:
+        return wish is Wish.cancel
     if not sys.stdin or not sys.stdin.isatty():
-        return False
+        return unasked
     try:
         answer = input(f"\ncancel the {jobs} jobs that are queued or running? n: {otherwise} [y/N] ")
     except (EOFError, KeyboardInterrupt):
-        return False
+        return unasked
     return answer.strip().lower() in ("y", "yes")

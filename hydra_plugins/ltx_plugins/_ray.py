@@ -10,20 +10,20 @@ from hydra_plugins.hydra_ray_launcher._config import RayLauncherConf
 from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
 from omegaconf import DictConfig, open_dict
 
-from hydra_plugins.ltx_plugins._jobs import cancelling, dead
+from hydra_plugins.ltx_plugins._jobs import Wish, cancelling, dead
 from ltx.errors import Died
 
 
 @dataclass
 class RayConf(RayLauncherConf):
     _target_: str = "hydra_plugins.ltx_plugins._ray.Ray"
-    on_interrupt: str = "ask"
+    on_interrupt: Wish = Wish.ask
 
 
 class Ray(RayLauncher):
     """Hydra's Ray launcher, which here waits for every task: the plugin's own ends with the first that is lost."""
 
-    def __init__(self, ray: DictConfig, on_interrupt: str) -> None:
+    def __init__(self, ray: DictConfig, on_interrupt: Wish) -> None:
         super().__init__(ray)
         self.on_interrupt = on_interrupt
 
@@ -38,6 +38,8 @@ class Ray(RayLauncher):
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.task_function is not None
+        # Ray itself would look for a cluster on this machine, and wait for ever for one that is gone.
+        self.ray_cfg.init.address = self.ray_cfg.init.address or os.environ.get("RAY_ADDRESS", "local")
         start_ray(self.ray_cfg.init)
         tasks = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
@@ -59,11 +61,10 @@ class Ray(RayLauncher):
                 break
             except KeyboardInterrupt:
                 _, left = ray.wait(tasks, num_returns=len(tasks), timeout=0)
-                if cancelling(
-                    len(left), self.on_interrupt, otherwise="wait on, they would die with this process"
-                ):
+                alive = "wait on, for they end with this process"
+                if cancelling(len(left), self.on_interrupt, otherwise=alive, unasked=True):
                     for task in left:
-                        ray.cancel(task)
+                        ray.cancel(task)  # as Ctrl-C: they save first
                     ray.wait(tasks, num_returns=len(tasks), timeout=60)
                     raise
         returns = []

@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 
-from hydra_plugins.ltx_plugins._jobs import cancelling, dead
+from hydra_plugins.ltx_plugins._jobs import Wish, cancelling, dead
 from ltx.errors import Died
 
 POLL_SECONDS = 2.0, 30.0
@@ -25,7 +25,7 @@ TWICE = 2
 @dataclass
 class SlurmConf(SlurmQueueConf):
     _target_: str = "hydra_plugins.ltx_plugins._slurm.Slurm"
-    on_interrupt: str = "ask"
+    on_interrupt: Wish = Wish.ask
 
 
 class Slurm(SlurmLauncher):
@@ -35,7 +35,7 @@ class Slurm(SlurmLauncher):
     accounts: a killed job would be waited for for ever.
     """
 
-    def __init__(self, on_interrupt: str, **params: Any) -> None:
+    def __init__(self, on_interrupt: Wish, **params: Any) -> None:
         super().__init__(**params)
         self.on_interrupt = on_interrupt
 
@@ -71,7 +71,8 @@ class Slurm(SlurmLauncher):
             self._wait(array, jobs)
         except KeyboardInterrupt:
             still = sum(not job.paths.result_pickle.exists() for job in jobs)
-            if cancelling(still, self.on_interrupt, otherwise="they stay, `ltx status` shows them"):
+            stay = "they stay, `ltx status` shows them"
+            if cancelling(still, self.on_interrupt, otherwise=stay, unasked=False):
                 subprocess.run(["scancel", array], check=False)
             else:
                 print(f"the jobs stay; `scancel {array}` would cancel them", file=sys.stderr)
