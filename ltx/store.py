@@ -25,7 +25,7 @@ from ltx import __version__, cost, masks
 from ltx.engine.train import below
 from ltx.errors import Interrupted, UserError
 from ltx.task import Task
-from ltx.ticket import Curve, Round, Ticket, Trained, Tree, digest
+from ltx.ticket import Curve, Round, Ticket, Trained, Tree, digest, unmeasured
 
 CHECKPOINT_SECONDS = 60.0
 """A kill costs at most this much training."""
@@ -268,6 +268,7 @@ def flatten(trained: Trained) -> Tree:
         "diverged": trained.diverged,
         "steps": trained.steps,
         "seconds": torch.tensor(trained.seconds, dtype=torch.float64),
+        "joules": trained.joules,
     }
 
 
@@ -285,6 +286,7 @@ def unflatten(tree: Tree, device: torch.device) -> Trained:
         diverged=tree["diverged"],
         steps=tree["steps"],
         seconds=float(tree["seconds"]),
+        joules=tree.get("joules", unmeasured()),  # runs from before energy was measured have none
         memo=below(tree, "memo/"),
     )
 

@@ -160,6 +160,11 @@ class Curve:
         return self.measured().long().cumsum(1).argmax(1)
 
 
+def unmeasured() -> Tensor:
+    """Joules [2] where no counter tells."""
+    return torch.full((2,), torch.nan, dtype=torch.float64)
+
+
 @dataclass(frozen=True)
 class Trained:
     """What training made of a ticket."""
@@ -171,4 +176,5 @@ class Trained:
     diverged: Tensor  # [R] bool: a loss was not finite
     steps: Tensor  # [R] int64, optimizer steps spent
     seconds: float  # wall time of training and evaluation
+    joules: Tensor = field(default_factory=unmeasured)  # [2] of CPU packages and GPU, NaN = no counter
     memo: Tree = field(default_factory=dict)  # what a watching method remembered

@@ -70,6 +70,8 @@ HEAD = [
     *("line", "% weights", "test accuracy (%)", "search epochs", "epochs", "total epochs"),
     *("search MACs", "MACs", "total MACs", "× dense", "total s"),
 ]
+ENERGY = {"total_cpu_joules": "total J, CPU", "total_gpu_joules": "total J, GPU"}
+METERED = "Joules are those of whole CPU packages and GPUs, by the machine's own counters."
 
 
 def markdown(experiments: Sequence[Experiment], summary: pd.DataFrame) -> str:
@@ -77,6 +79,7 @@ def markdown(experiments: Sequence[Experiment], summary: pd.DataFrame) -> str:
     rows = with_costs(experiments, summary)
     if rows.empty:
         return ""
+    energy = {c: name for c, name in ENERGY.items() if c in rows and rows[c].notna().any()}
     cells = [
         [
             f"{row['line']}, n = {row['n']}",
@@ -86,10 +89,13 @@ def markdown(experiments: Sequence[Experiment], summary: pd.DataFrame) -> str:
             *(f"{row[part + 'macs']:.3g}" for part in ("search_", "", "total_")),
             f"{row['times_dense']:.2f}",
             f"{row['total_seconds']:.4g}",
+            *("" if pd.isna(row[column]) else f"{row[column]:.4g}" for column in energy),
         ]
         for row in rows.to_dict("records")
     ]
-    sheet = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *cells]
+    head = [*HEAD, *energy.values()]
+    sheet = [head, ["---", *["---:"] * (len(head) - 1)], *cells]
     page = ["", "## Training cost per network, mean over seeds", ""]
     page += [f"| {' | '.join(row)} |" for row in sheet]
-    return "\n".join([*page, "", f"- {SPENT} Accuracy is that at the end of training.", ""])
+    notes = [f"- {SPENT} Accuracy is that at the end of training.", *([f"- {METERED}"] if energy else [])]
+    return "\n".join([*page, "", *notes, ""])
