@@ -111,6 +111,7 @@ class Round:
     hooks: Hooks = field(default_factory=Hooks)
     starts: tuple[int, ...] = ()  # each replicate's own start, where they differ
     channels: Tree = field(default_factory=dict)  # [R, channels] bool by group: the others are really cut
+    inverse: Callable[[], Tree] | None = None  # the mask of what the method would prune first
     found_by: dict[Key, Tensor] | None = None
     """Whose steps [R] found the ticket: its search cost. None: those of all tickets of the levels before."""
 
