@@ -123,13 +123,16 @@ def register(overrides: Sequence[str] = ()) -> None:
     """Tell Hydra the schema: the root, every member of every group, and what the overrides name besides.
 
     An installed package's network, data set or method (entry points ltx.models, ltx.datasets, ltx.methods) is
-    imported only when the command line chooses it.
+    imported only when the command line chooses it. What the command line chooses takes the keys of others too,
+    for the experiment was written for another; `fit` drops them.
     """
-    store = ConfigStore.instance()
+    store, chosen = ConfigStore.instance(), {text.partition("=")[0] for text in overrides}
     store.store(name="run", node=schema(Run))
     for group, members in GROUPS.items():
         for name, kind in members.items():
-            store.store(group=group, name=name, node=schema(kind))
+            node = schema(kind)
+            OmegaConf.set_struct(node, False if group in chosen else None)
+            store.store(group=group, name=name, node=node)
         for name, entry in offered(f"ltx.{group}s").items():
             if f"{group}={name}" in overrides:
                 store.store(group=group, name=name, node=schema(load_kind(group, entry, BASES[group])))
@@ -165,15 +168,17 @@ class Composed:
     run: Run
     name: str  # the experiment: what `config=` chose
     config: dict[str, Any]  # resolved
+    dropped: tuple[str, ...] = ()  # keys that the experiment sets for what another choice has replaced
 
     @classmethod
     def of(cls, config: DictConfig, choices: dict[str, str]) -> Composed:
         """Turn what Hydra composed into a checked Run; raises UserError."""
+        dropped = fit(config, choices["config"])
         resolved: Any = OmegaConf.to_container(config, resolve=True)
         run = OmegaConf.to_object(config)
         assert isinstance(run, Run)
         chosen = {group: {"name": choices[group]} | resolved[group] for group in GROUPS}
-        return cls(run, choices["config"], resolved | chosen)
+        return cls(run, choices["config"], resolved | chosen, dropped)
 
     def folder(self, fingerprint: str) -> Path:
         """Where the run lives: readable, and another for every configuration or data that change the result."""
@@ -185,6 +190,28 @@ class Composed:
         parts = [self.config[group]["name"] for group in ("model", "dataset", "method")]
         seeds = f"s{self.run.seed}x{self.run.replicates}"
         return Path(self.run.out) / self.name / "-".join([*parts, seeds, tag]).replace(":", "-")
+
+
+def fit(config: DictConfig, experiment: str) -> tuple[str, ...]:
+    """Drop the keys that an experiment sets for another model, data set or method than was chosen instead.
+
+    Raises UserError for those that nobody has.
+    """
+    dropped = [f"{group}.{key}" for group in GROUPS for key in config[group] if key not in own(config, group)]
+    for name in dropped:
+        group, _, key = name.partition(".")
+        if name not in keys():
+            kind = OmegaConf.get_type(config, group)
+            raise UserError(f"config/{experiment}.yaml: {unknown_key(name, kind)}")
+        with flag_override(config, ["readonly", "struct"], False):
+            del config[group][key]
+    return tuple(dropped)
+
+
+def own(config: DictConfig, group: str) -> set[str]:
+    """The keys of what was chosen from a group."""
+    kind: Any = OmegaConf.get_type(config, group)
+    return {f.name for f in fields(kind)}
 
 
 def compose(overrides: Sequence[str], extra_dir: str | None = None) -> Composed:
@@ -202,6 +229,7 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> Composed:
             choices = dict(config.hydra.runtime.choices)
             with flag_override(config, ["readonly", "struct"], False):
                 del config["hydra"]
+            check_typed(config, overrides)
             return Composed.of(config, choices)
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             raise explained(error, overrides, extra_dir) from error
@@ -229,6 +257,14 @@ def check_override(text: str, extra_dir: str | None = None) -> None:
         raise UserError(f"{text} names several values: a run takes one")
     if key in (*GROUPS, "config") and (value := parsed.value()) not in options(key, extra_dir):
         raise unknown(key, str(value), options(key, extra_dir))
+
+
+def check_typed(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse typed keys that the chosen model, data set or method does not have; raises UserError."""
+    for key in (text.partition("=")[0] for text in overrides):
+        group, _, rest = key.partition(".")
+        if group in GROUPS and rest and rest.split(".")[0] not in own(config, group):
+            raise unknown_key(key, OmegaConf.get_type(config, group))
 
 
 def swept(text: str) -> bool:

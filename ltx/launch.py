@@ -71,6 +71,10 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
             f"seeds {run.seeds[0]}..{run.seeds[-1]}, {plan.steps} steps a round, {store.manifest['device']}\n"
             f"results go to {store.folder}"
         )
+        if composed.dropped:
+            show.say(
+                f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}"
+            )
         try:
             with show:
                 play(run, task, plan, store, checks, show)
