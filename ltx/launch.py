@@ -68,7 +68,8 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
         store.manifest = {**facts(composed, task, plan), "started": before.get("started", now())}
         show.say(
             f"{composed.name}: {store.manifest['method']} on {store.manifest['dataset']}, {task.describe()}, "
-            f"seeds {run.seeds[0]}..{run.seeds[-1]}, {plan.steps} steps a round, {store.manifest['device']}\n"
+            f"seeds {run.seeds[0]}..{run.seeds[-1]}, {plan.steps} steps a round, "
+            f"replicates {store.manifest['engine']}, {store.manifest['device']}\n"
             f"results go to {store.folder}"
         )
         if composed.dropped:

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "scores": "ticket task data recipe draw engine.feed",
     "prune": "ticket",
     "masks": "ticket",
-    "shrink": "ticket",
+    "shrink": "errors ticket",
     "checks": "errors ticket",
     "models": "errors plugins",
     "data": "errors plugins draw",

@@ -200,6 +200,13 @@ def test_channels_whose_makers_may_not_be_pruned_stay():
     assert "stem.0" in groups
 
 
+def test_a_network_whose_channels_cannot_be_followed_is_one_line():
+    shuffled = TorchVision("shufflenet_v2_x0_5").build((3, 32, 32), 10)
+    with pytest.raises(UserError, match="torch-pruning cannot follow this network's channels") as caught:
+        shrink.groups(shuffled, (3, 32, 32), list(layer_kinds(shuffled)))
+    assert "\n" not in str(caught.value)
+
+
 # -- training what is left
 
 
