@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ltx.report import style
 from ltx.report.runs import Experiment
@@ -57,7 +57,8 @@ def accuracy_vs_cost(experiments: Sequence[Experiment], summary: pd.DataFrame) -
         panel.axhline(level, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1.5)
     panel.axvline(1, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1.5)
     panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    narrow = rows.times_dense.max() < 4 * rows.times_dense.min()
+    panel.xaxis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1, 2, 3, 5, 7)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel("Total cost, in trainings of the dense network")
