@@ -28,7 +28,7 @@ from ltx.data.base import Data, Split
 from ltx.engine import cpu
 from ltx.engine.feed import Feed
 from ltx.engine.forward import Separate, Stacked, channels_last, choose
-from ltx.engine.optimizer import optimizer
+from ltx.engine.optimizer import fused
 from ltx.engine.train import Training, evaluate
 from ltx.recipe import Plan
 from ltx.scores import magnitude
@@ -170,7 +170,7 @@ def bare_step(task: Task, plan: Plan) -> Callable[[], None]:
     """Forward, backward and optimizer of the network alone, on one batch that lies ready."""
     images, labels = (part[0] for part in Feed(task, plan).batch(0))
     network, images = task.network(), channels_last(images)
-    opt = optimizer(plan, list(network.parameters()))
+    opt = fused(plan, list(network.parameters()))
 
     def step() -> None:
         opt.zero_grad(set_to_none=False)

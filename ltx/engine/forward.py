@@ -104,12 +104,9 @@ class Stacked:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        replicates, width, inputs = self.weights[0].shape
-        # All replicates see the same images: their first layers are one wide matrix product.
-        wide = images.flatten(1) @ self.weights[0].reshape(replicates * width, inputs).T
-        x = wide.view(len(images), replicates, width).transpose(0, 1) + self.biases[0]
-        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            x = torch.baddbmm(bias, x.relu_(), weight.transpose(1, 2))
+        x = images.flatten(1).expand(len(self.weights[0]), -1, -1)
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x.relu_() if i else x, weight.transpose(1, 2))
         return x
 
 

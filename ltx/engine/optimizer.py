@@ -1,4 +1,4 @@
-"""torch's own optimizers over stacked parameters: elementwise, so a stack of R is R independent ones."""
+"""torch's own optimizers, one replicate beside the other."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from ltx.recipe import Plan
 from ltx.ticket import Tree
 
 
-def optimizer(plan: Plan, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-    """Adam (PyTorch's defaults for beta and epsilon, which LTH does not state) or SGD, fused: one kernel a step."""
+def optimizer(plan: Plan, weights: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """The plan's optimizer over stacks [R, *shape], each replicate's slice being a tensor of its own.
+
+    A fused optimizer rounds the last few elements of a tensor otherwise than the others: where a tensor ends
+    must not depend on who trains beside it.
+    """
+    return fused(plan, [leaf(weight, r) for weight in weights for r in range(len(weight))])
+
+
+def fused(plan: Plan, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """Adam (PyTorch's defaults for beta and epsilon, which LTH does not state) or SGD, one kernel a step."""
     if plan.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
     return torch.optim.SGD(
@@ -25,25 +34,37 @@ def optimizer(plan: Plan, parameters: Sequence[Tensor]) -> torch.optim.Optimizer
     )
 
 
+def leaf(weight: Tensor, r: int) -> Tensor:
+    """One replicate's weights and gradient: views, to be changed in place."""
+    assert weight.grad is not None
+    view = weight.detach()[r]
+    view.grad = weight.grad[r]
+    return view
+
+
 def set_lr(opt: torch.optim.Optimizer, lr: float) -> None:
     for group in opt.param_groups:
         group["lr"] = lr
 
 
 def state(opt: torch.optim.Optimizer, names: Sequence[str]) -> Tree:
-    """The optimizer's tensors as a flat tree `parameter|slot`; they are the optimizer's own, not copies."""
+    """The optimizer's tensors as a flat tree `weight|slot`, each [R, ...]."""
+    slots = [opt.state[leaf] for leaf in opt.param_groups[0]["params"]]
+    replicates = len(slots) // len(names)
     return {
-        f"{name}|{slot}": value
-        for name, slots in zip(names, (opt.state[p] for p in opt.param_groups[0]["params"]), strict=True)
-        for slot, value in slots.items()
+        f"{name}|{slot}": torch.stack([slots[i * replicates + r][slot] for r in range(replicates)])
+        for i, name in enumerate(names)
+        for slot, value in slots[i * replicates].items()
         if isinstance(value, Tensor)
     }
 
 
 def restore(opt: torch.optim.Optimizer, names: Sequence[str], saved: Tree) -> None:
     """Put back what `state` gave."""
-    for name, parameter in zip(names, opt.param_groups[0]["params"], strict=True):
-        for key, value in saved.items():
-            owner, slot = key.rsplit("|", 1)
-            if owner == name:
-                opt.state[parameter][slot] = value.clone()
+    leaves = opt.param_groups[0]["params"]
+    replicates = len(leaves) // len(names)
+    for key, stack in saved.items():
+        name, slot = key.rsplit("|", 1)
+        first = names.index(name) * replicates
+        for leaf, value in zip(leaves[first : first + replicates], stack, strict=True):
+            opt.state[leaf][slot] = value.clone()
