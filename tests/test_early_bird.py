@@ -9,7 +9,7 @@ import torch
 from conftest import compose_task
 from torch import nn
 
-from ltx import shrink, store
+from ltx import report, shrink, store
 from ltx.checks import Checks
 from ltx.config import compose
 from ltx.engine.train import train
@@ -404,6 +404,14 @@ def test_the_rivals_run_in_the_same_protocol(method, levels, searched, tmp_path)
     costs = read_any(folder, "costs")
     ticket = costs[(costs.role == "ticket") & (costs.level == levels)].iloc[0]
     assert (ticket.search_epochs, ticket.epochs) == (searched, 4)
+
+
+def test_a_search_is_drawn_beside_a_method_that_searches_not(run, tmp_path):
+    _, folder = run
+    words = [*TINY, "method=channel_random", "recipe.steps=1ep", "replicates=1"]
+    rival = execute(compose([*words, f"out={tmp_path}"]))
+    files = {path.name for path in report.draw([folder, rival], out=tmp_path / "drawn")}
+    assert {"mask_distance.png", "gammas.png", "channels_per_layer.png"} <= files
 
 
 def test_the_cost_of_imp_is_every_training_before(tmp_path):

@@ -53,7 +53,9 @@ def accuracy_vs_sparsity(summary: pd.DataFrame) -> Figure:
     highs = summary[[f"{measure}_max" for measure in measures]].to_numpy()
     low = style.floor(np.append(lows, highs), tickets, least=0.04)
     if len(cut := summary[(summary[means] < low).any(axis=1)]):
-        notes.append(f"The axis is cut at {100 * low:.1f} %: {', '.join(cut.line.unique())} falls below it.")
+        below = cut.line.unique()
+        fall = f"{', '.join(below)} falls" if len(below) < 4 else f"{len(below)} lines fall"
+        notes.append(f"The axis is cut at {100 * low:.1f} %: {fall} below it.")
     names = [f"{name}{baseline_text(summary, measure)}" for measure, name in measures.items()]
     figure, axes = style.sheet(
         title(summary), 1, 2, height=2.6, below=style.below(handles, notes), names=names
