@@ -7,8 +7,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -38,7 +39,7 @@ from ltx.task import Layers, Prunable
 # An environment variable could carry a secret into a published result.
 OmegaConf.clear_resolver("oc.env")
 
-NOT_IN_THE_RESULT = ("out", "device", "dataset.root", "dataset.workers")
+NOT_IN_THE_RESULT = ("out", "device", "checkpoint_seconds", "dataset.root", "dataset.workers")
 """Keys that say where a run happens, not what comes out of it: the data count by their fingerprint."""
 
 
@@ -63,6 +64,8 @@ class Run:
     """the folder that runs go under"""
     device: str = "auto"
     """auto | cpu | cuda | cuda:1 | mps"""
+    checkpoint_seconds: float = 60.0
+    """a kill costs at most this much training"""
 
     def __post_init__(self) -> None:
         for key, kind in BASES.items():
@@ -72,6 +75,12 @@ class Run:
         demand(self.seed >= 0, "seed", self.seed, "it must be 0 or more")
         demand(self.replicates >= 1, "replicates", self.replicates, "it must be 1 or more")
         demand(self.control_draws >= 1, "control_draws", self.control_draws, "it must be 1 or more")
+        demand(
+            self.checkpoint_seconds >= 0,
+            "checkpoint_seconds",
+            self.checkpoint_seconds,
+            "it must be 0 or more",
+        )
         for control in self.controls:
             if control not in CONTROLS:
                 raise unknown("controls", control, list(CONTROLS))
@@ -117,6 +126,8 @@ GROUPS: dict[str, Mapping[str, type[Model | Dataset | Method]]] = {
     "method": METHODS,
 }
 BASES = {"model": Model, "dataset": Dataset, "method": Method}
+LAUNCHERS = {"slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "hydra_plugins.hydra_ray_launcher"}
+"""What launchers need that does not come with ltx: the extras of the same names."""
 
 
 def register(overrides: Sequence[str] = ()) -> None:
@@ -179,6 +190,11 @@ class Composed:
         assert isinstance(run, Run)
         chosen = {group: {"name": choices[group]} | resolved[group] for group in GROUPS}
         return cls(run, choices["config"], resolved | chosen, dropped)
+
+    def seeded(self, first: int, count: int) -> Composed:
+        """The same experiment for other seeds."""
+        run = replace(self.run, seed=first, replicates=count)
+        return replace(self, run=run, config=self.config | {"seed": first, "replicates": count})
 
     def folder(self, fingerprint: str) -> Path:
         """Where the run lives: readable, and another for every configuration or data that change the result."""
@@ -254,9 +270,11 @@ def check_override(text: str, extra_dir: str | None = None) -> None:
             raise unknown_key(key, Run)
         raise UserError(f"{text} is not possible: no key can be added; write {plain}")
     if parsed.is_sweep_override():
-        raise UserError(f"{text} names several values: a run takes one")
-    if key in (*GROUPS, "config") and (value := parsed.value()) not in options(key, extra_dir):
+        raise UserError(f"{text} names several values: a run takes one, `ltx sweep` takes them all")
+    if key in (*GROUPS, "config", "launcher") and (value := parsed.value()) not in options(key, extra_dir):
         raise unknown(key, str(value), options(key, extra_dir))
+    if key == "launcher" and find_spec(LAUNCHERS.get(str(parsed.value()), "ltx")) is None:
+        raise UserError(f"{text} needs more than is installed: pip install 'ltx[{parsed.value()}]'")
 
 
 def check_typed(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -317,7 +335,7 @@ def explained(error: Exception, overrides: Sequence[str], extra_dir: str | None)
     place = f"{file[1]}.yaml: " if file else ""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        there = options(group, extra_dir) if group in (*GROUPS, "config") else error.options or []
+        there = options(group, extra_dir) if group in (*GROUPS, "config", "launcher") else error.options or []
         return UserError(f"{place}{unknown(group, name, there)}")
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
@@ -326,7 +344,9 @@ def explained(error: Exception, overrides: Sequence[str], extra_dir: str | None)
     path = culprit.full_key or "" if culprit else ""
     if culprit is None or path.startswith(("hydra.", "_dummy_")):
         strange = [name for text in overrides if (name := text.partition("=")[0]) not in keys()]
-        strange = [name for name in strange if not name.startswith("hydra") and name != "config"]
+        strange = [
+            name for name in strange if not name.startswith("hydra") and name not in ("config", "launcher")
+        ]
         return unknown_key(strange[0], Run) if strange else UserError(first_line(error))
     key = re.sub(r"\[\d+\]", "", path)
     # As typed: an unknown `reciep` may have been `reciep.steps=3`.

@@ -17,6 +17,7 @@ from ltx.checks import Checks
 from ltx.config import Run
 from ltx.engine.train import below, train
 from ltx.errors import Interrupted, UserError
+from ltx.files import write
 from ltx.launch import stopping
 from ltx.line import POINTS, barrier, between, doubled, halves, twins
 from ltx.progress import Progress as Show
@@ -24,7 +25,7 @@ from ltx.recipe import Plan, demand, in_steps
 from ltx.reopen import diverged, open_ticket, reopen, trained_levels
 from ltx.report.connect import draw
 from ltx.show import read_manifest
-from ltx.store import Progress, identity, number, read, save, table, write
+from ltx.store import Progress, identity, number, read, save, table
 from ltx.task import Task
 from ltx.ticket import Round, Ticket, Trained, Tree, digest
 

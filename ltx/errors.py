@@ -13,6 +13,22 @@ class UserError(Exception):
     """A mistake that the person at the keyboard can mend: shown as one line, exit code 2."""
 
 
+class Busy(UserError):
+    """Another process holds the run's folder."""
+
+
+class Failed(Exception):
+    """Jobs of a sweep failed; the others ran to their end. Exit code 1."""
+
+
+class Died(Exception):
+    """A job's process ended without a word; `log` is where its last ones may be."""
+
+    def __init__(self, why: str, log: str | None = None) -> None:
+        super().__init__(why)
+        self.log = log
+
+
 class InvariantError(RuntimeError):
     """A promise about tickets was broken while running; the run stops rather than publish a wrong number."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,14 +23,16 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ltx.checks import Checks
-from ltx.config import Composed, compose, config_dir, register, swept
+from ltx.config import Composed, compose, config_dir, register
 from ltx.engine.cpu import tune
 from ltx.engine.forward import choose
 from ltx.errors import Interrupted, UserError
-from ltx.progress import Progress
+from ltx.files import write
+from ltx.progress import Progress, Several
 from ltx.recipe import Plan
 from ltx.run import play
-from ltx.store import Store, machine, now, write
+from ltx.status import LOG, Heartbeat
+from ltx.store import Store, machine, now
 from ltx.task import Task
 
 WITH_VALUE = {
@@ -46,12 +50,13 @@ WITH_VALUE = {
 """Hydra's flags that are followed by a value."""
 
 
-def execute(composed: Composed, show: Progress | None = None) -> Path:
+def execute(composed: Composed, show: Progress | None = None, *, logged: bool = False) -> Path:
     """Run one experiment to its end, continuing what is there; returns its folder.
 
-    Raises UserError for what the user can mend and Interrupted after saving when asked to stop.
+    `logged`: what it prints goes to log.txt in that folder. Raises UserError for what the user can mend, Busy
+    if another process has the run, and Interrupted after saving when asked to stop.
     """
-    run, show = composed.run, show or Progress()
+    run = composed.run
     tune()
     device = run.torch_device()
     data = run.dataset.load().to(device)
@@ -59,40 +64,78 @@ def execute(composed: Composed, show: Progress | None = None) -> Path:
     plan = run.recipe.plan(len(data.train))
     run.method.check(layers, plan)
     task = Task(run.model, data, layers, run.seeds, device)
-    began = time.perf_counter()
-    folder, method = composed.folder(data.fingerprint), composed.config["method"]["name"]
-    with stopping() as stop, Store(folder, task, composed.name, method, stop) as store:
-        write(store.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(composed.config)).encode())
-        before = store.manifest
-        checks = Checks(before.get("checks", {}))
-        store.manifest = {**facts(composed, task, plan), "started": before.get("started", now())}
-        show.say(
-            f"{composed.name}: {store.manifest['method']} on {store.manifest['dataset']}, {task.describe()}, "
-            f"seeds {run.seeds[0]}..{run.seeds[-1]}, {plan.steps} steps a round, "
-            f"replicates {store.manifest['engine']}, {store.manifest['device']}\n"
-            f"results go to {store.folder}"
+    folder = composed.folder(data.fingerprint)
+    with logging_to(folder / LOG) if logged else nullcontext(), stopping() as stop:
+        opened = Store(
+            folder,
+            task,
+            composed.name,
+            composed.config["method"]["name"],
+            stop,
+            run.checkpoint_seconds,
+            patience=float(os.environ.get("LTX_LOCK_SECONDS", 0)),
         )
-        if composed.dropped:
-            show.say(
-                f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}"
-            )
-        try:
-            with show:
-                play(run, task, plan, store, checks, show)
-        except (Interrupted, KeyboardInterrupt):
-            seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
-            store.publish("interrupted", checks=dict(checks.passed), seconds=seconds)
-            raise Interrupted(
-                f"stopped; everything so far is in {store.folder}, the same command continues"
-            ) from None
-        if store.trained_now or before.get("status") != "complete":
-            seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
-            store.publish("complete", checks=dict(checks.passed), finished=now(), seconds=seconds)
-        else:
-            show.say(f"{store.folder} was complete already; nothing was trained")
+        with opened as store, Heartbeat(folder) as beat:
+            complete(composed, task, plan, store, show or Progress(), beat)
+    return folder
+
+
+def complete(
+    composed: Composed, task: Task, plan: Plan, store: Store, show: Progress, beat: Heartbeat
+) -> None:
+    """Train what is missing of a run whose folder we hold, and publish it."""
+    began = time.perf_counter()
+    write(store.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(composed.config)).encode())
+    before = store.manifest
+    checks = Checks(before.get("checks", {}))
+    store.manifest = {**facts(composed, task, plan), "started": before.get("started", now())}
+    show.say(
+        f"{composed.name}: {store.manifest['method']} on {store.manifest['dataset']}, {task.describe()}, "
+        f"seeds {task.seeds[0]}..{task.seeds[-1]}, {plan.steps} steps a round, "
+        f"replicates {store.manifest['engine']}, {store.manifest['device']}\n"
+        f"results go to {store.folder}"
+    )
+    if composed.dropped:
+        show.say(f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}")
+    try:
+        with show:
+            play(composed.run, task, plan, store, checks, Several(show, beat))
+    except (Interrupted, KeyboardInterrupt):
+        seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
+        store.publish("interrupted", checks=dict(checks.passed), seconds=seconds)
+        raise Interrupted(
+            f"stopped; everything so far is in {store.folder}, the same command continues"
+        ) from None
+    if store.trained_now or before.get("status") != "complete":
+        seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
+        store.publish("complete", checks=dict(checks.passed), finished=now(), seconds=seconds)
+    else:
+        show.say(f"{store.folder} was complete already; nothing was trained")
     for damaged in store.damaged:
         show.say(f"{damaged} was damaged and has been trained again")
-    return folder
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Append to a file what this process and the libraries in it print, tracebacks included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    streams = (sys.stdout, sys.stderr)
+    saved = [os.dup(number) for number in (1, 2)]
+    with path.open("ab") as file:
+        for stream, number in zip(streams, (1, 2), strict=True):
+            stream.flush()
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UserError | Interrupted):
+            traceback.print_exc()
+        raise
+    finally:
+        for stream, number, before in zip(streams, (1, 2), saved, strict=True):
+            stream.flush()
+            os.dup2(before, number)
+            os.close(before)
 
 
 def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
@@ -113,9 +156,12 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
 
 @contextmanager
 def stopping() -> Iterator:
-    """Ctrl-C and SIGTERM ask training to save and stop after the current step; a second Ctrl-C stops at once."""
+    """Ctrl-C and SIGTERM ask training to save and stop after the current step; a second Ctrl-C stops at once.
+
+    Not below submitit, whose handlers requeue the job: Slurm would take one that stopped by itself for finished.
+    """
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or "SUBMITIT_FOLDER" in os.environ:
         yield asked.is_set
         return
 
@@ -133,27 +179,42 @@ def stopping() -> Iterator:
 
 
 def launch(args: list[str]) -> None:
-    """Compose and check first, so that the messages are ours; then hand over to Hydra, which calls back."""
+    """Run one experiment: compose and check first, so that the messages are ours, then let Hydra call back."""
     overrides, flags = split(args)
     check_flags(flags)
-    several = {"-m", "--multirun"} & set(flags)
-    compose([o for o in overrides if not (several and swept(o))], *extra_dirs(flags)[:1])
+    if {"-m", "--multirun"} & set(flags) or any(
+        o.startswith(("launcher=", "hydra.mode=")) for o in overrides
+    ):
+        raise UserError(
+            "`ltx run` trains one experiment here; `ltx sweep` launches several, here or elsewhere"
+        )
+    compose(overrides, *extra_dirs(flags)[:1])
     failure: list[BaseException] = []
 
-    def job(config: DictConfig) -> None:
+    def alone(config: DictConfig) -> None:
         try:
             finish(execute(Composed.of(config, HydraConfig.get().runtime.choices)))
         except (UserError, Interrupted) as error:  # Hydra would print its own line before ours
             failure.append(error)
 
+    through_hydra(alone, overrides, flags)
+    if failure:
+        raise failure[0]
+
+
+def job(config: DictConfig) -> None:
+    """One job of a sweep; of module level, for launchers send it to other processes by its name."""
+    execute(Composed.of(config, HydraConfig.get().runtime.choices), logged=True)
+
+
+def through_hydra(task: Callable[[DictConfig], Any], overrides: list[str], flags: list[str]) -> None:
+    """Hand over to Hydra, which reads its arguments from sys.argv and calls `task`."""
     arguments, sys.argv = sys.argv, ["ltx", *overrides, *flags]
     try:
         register(overrides)
-        hydra.main(version_base="1.3", config_path=config_dir(), config_name="ltx")(job)()
+        hydra.main(version_base="1.3", config_path=config_dir(), config_name="ltx")(task)()
     finally:
         sys.argv = arguments
-    if failure:
-        raise failure[0]
 
 
 def finish(folder: Path) -> None:

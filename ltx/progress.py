@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -12,7 +13,29 @@ from ltx.prune import emptied
 from ltx.task import Task
 from ltx.ticket import Round, Trained
 
+if TYPE_CHECKING:
+    from ltx.run import Show
+
 REFRESH_SECONDS = 0.25
+
+
+class Several:
+    """Tells several at once."""
+
+    def __init__(self, *shows: Show) -> None:
+        self.shows = shows
+
+    def begin(self, task: Task, round: Round) -> None:
+        for show in self.shows:
+            show.begin(task, round)
+
+    def tick(self, step: int, accuracy: float | None) -> None:
+        for show in self.shows:
+            show.tick(step, accuracy)
+
+    def end(self, task: Task, round: Round, trained: Trained, *, fresh: bool) -> None:
+        for show in self.shows:
+            show.end(task, round, trained, fresh=fresh)
 
 
 class Progress:

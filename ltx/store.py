@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import platform
 import shutil
 import subprocess
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -23,12 +21,13 @@ from safetensors.torch import save as to_bytes
 
 from ltx import __version__, cost, masks
 from ltx.engine.train import below
-from ltx.errors import Interrupted, UserError
+from ltx.errors import Busy, Interrupted, UserError
+from ltx.files import read_json, write
 from ltx.task import Task
 from ltx.ticket import Curve, Round, Ticket, Trained, Tree, digest, unmeasured
 
 CHECKPOINT_SECONDS = 60.0
-"""A kill costs at most this much training."""
+"""A kill costs at most this much training, unless a run says otherwise."""
 REFRESH_SECONDS = 5.0
 """How far the tables of a running run may lag behind its finished rounds."""
 
@@ -41,24 +40,6 @@ LAYERS = "role draw level seed layer kind size kept".split()
 MASKS = [*"role draw level seed layer".split(), *masks.COLUMNS]
 COSTS = [*"role draw level seed".split(), *cost.COLUMNS]
 CHANNELS = "role draw level seed group channels kept".split()
-
-
-def write(path: Path, content: bytes) -> None:
-    """Replace a file in one move, so that a reader or a crash sees the old content or the new; raises UserError."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; everything finished before is kept, "
-            "and the same command continues from there"
-        ) from error
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> tuple[Tree, dict[str, str]] | None:
@@ -86,9 +67,18 @@ def save(path: Path, tree: Tree, **header: object) -> None:
 class Store:
     """The folder of one run, held by one process at a time."""
 
-    def __init__(self, folder: Path, task: Task, config: str, method: str, stop: Any = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        task: Task,
+        config: str,
+        method: str,
+        stop: Any = None,
+        every: float = CHECKPOINT_SECONDS,  # between two checkpoints within a round
+        patience: float = 0.0,  # seconds to wait for another process that holds the folder
+    ) -> None:
         self.folder, self.task, self.config, self.method = folder, task, config, method
-        self.stop = stop or (lambda: False)
+        self.stop, self.every, self.patience = stop or (lambda: False), every, patience
         self.manifest: dict[str, Any] = {}
         self.columns = {
             "levels": LEVELS,
@@ -108,17 +98,16 @@ class Store:
     def __enter__(self) -> Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock.acquire(timeout=0)
+            self.lock.acquire(timeout=self.patience)
         except Timeout:
-            raise UserError(
-                f"{self.folder} is in use by another ltx process; wait for it or stop it"
-            ) from None
+            raise Busy(f"{self.folder} is in use by another ltx process; wait for it or stop it") from None
         except OSError as error:
             raise UserError(
                 f"cannot write to {self.folder}: {error.strerror}; choose another out=DIR"
             ) from error
-        with suppress(OSError, json.JSONDecodeError):  # none yet, or cut short: it is only written again
-            self.manifest = json.loads((self.folder / "manifest.json").read_text())
+        self.manifest = read_json(
+            self.folder / "manifest.json"
+        )  # none yet, or damaged: it is only written again
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,9 +148,8 @@ class Store:
         return trained
 
     def checkpoint(self, round: Round) -> Progress:
-        return Progress(
-            self._folder(round) / "progress" / "state.safetensors", identity(round.ticket), self.stop
-        )
+        path = self._folder(round) / "progress" / "state.safetensors"
+        return Progress(path, identity(round.ticket), self.stop, self.every)
 
     def _folder(self, round: Round) -> Path:
         return self.folder / f"level_{round.level:02d}" / round.name
@@ -230,8 +218,8 @@ class Store:
 class Progress:
     """The half-trained state of one round, saved every so often and when the run is asked to stop."""
 
-    def __init__(self, path: Path, ticket: str, stop: Any) -> None:
-        self.path, self.ticket, self.stop = path, ticket, stop
+    def __init__(self, path: Path, ticket: str, stop: Any, every: float = CHECKPOINT_SECONDS) -> None:
+        self.path, self.ticket, self.stop, self.every = path, ticket, stop, every
         self.saved = time.monotonic()
 
     def load(self) -> Tree | None:
@@ -240,10 +228,10 @@ class Progress:
 
     def part(self, r: int) -> Progress:
         """The same for one replicate of the round."""
-        return Progress(self.path.with_name(f"state_{r}.safetensors"), self.ticket, self.stop)
+        return Progress(self.path.with_name(f"state_{r}.safetensors"), self.ticket, self.stop, self.every)
 
     def due(self) -> bool:
-        return self.stop() or time.monotonic() - self.saved > CHECKPOINT_SECONDS
+        return self.stop() or time.monotonic() - self.saved > self.every
 
     def save(self, state: Tree) -> None:
         save(self.path, state, ticket=self.ticket)

@@ -56,12 +56,13 @@ def ltx(monkeypatch, capsys):
     return call
 
 
-def spawn(*words, patch=""):
+def spawn(*words, patch="", cwd=None):
     """The command line in a process of its own, after some lines that patch it."""
     argv = ["ltx", *map(str, words)]
     code = f"import sys; sys.argv = {argv!r}\n{patch}\nfrom ltx.cli import main\nmain()"
     return subprocess.Popen(
         [sys.executable, "-c", code],
+        cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

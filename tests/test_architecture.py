@@ -19,6 +19,9 @@ MAY_IMPORT = {
     "__init__": "",
     "__main__": "cli",
     "errors": "",
+    "files": "errors",
+    "status": "errors files",
+    "watch": "errors status",
     "draw": "",
     "plugins": "errors",
     "recipe": "errors",
@@ -36,17 +39,18 @@ MAY_IMPORT = {
     "energy": "",
     "engine": "checks data draw energy recipe shrink task ticket",
     "cost": "shrink task ticket",
-    "store": "__init__ cost engine.train errors masks task ticket",
+    "store": "__init__ cost engine.train errors files masks task ticket",
     "run": "checks controls engine methods.base recipe store task ticket",
-    "line": "engine ticket task data checks draw recipe errors store",
-    "progress": "prune recipe task ticket",
+    "line": "files engine ticket task data checks draw recipe errors store",
+    "progress": "prune recipe task ticket run",
     "config": "controls data draw errors methods models plugins recipe task",
-    "launch": "checks config engine errors progress recipe run store task report",
+    "launch": "checks config engine errors files progress recipe run status store task report",
+    "sweep": "config errors launch report status watch",
     "show": "errors config controls report",
     "reopen": "config errors masks models data methods recipe store task ticket launch",
-    "connect": "reopen checks config engine errors launch line progress recipe report show store task ticket",
+    "connect": "files reopen checks config engine errors launch line progress recipe report show store task ticket",
     "report": "errors",
-    "cli": "errors __init__ launch show report data connect",
+    "cli": "errors __init__ launch sweep watch show report data connect",
 }
 # And of the world outside: no torch for a figure, no figure for torch.
 MAY_NOT_LOAD = {
@@ -54,6 +58,9 @@ MAY_NOT_LOAD = {
     "cli": {"torch", "hydra", "pandas", "matplotlib", "numpy", "rich"},
     "__init__": {"torch", "hydra", "typer"},
     "errors": {"torch", "hydra", "typer"},
+    "files": {"torch", "hydra", "typer"},
+    "status": {"torch", "hydra", "pandas", "typer", "rich"},
+    "watch": {"torch", "hydra", "pandas", "typer"},
     "recipe": {"torch", "hydra"},
     "models": {"hydra", "omegaconf", "pandas", "matplotlib", "rich", "typer"},
     "data": {"hydra", "omegaconf", "matplotlib", "typer"},
@@ -135,6 +142,8 @@ SURFACE = {
     "plot": "paths --out --pdf --tolerance",
     "run": "overrides",
     "show": "run",
+    "status": "paths --follow",
+    "sweep": "overrides --seeds-per-job",
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from conftest import compose_task
 from torch import nn
 
-from ltx import report, shrink, store
+from ltx import report, shrink
 from ltx.checks import Checks
 from ltx.config import compose
 from ltx.engine.train import train
@@ -368,7 +368,7 @@ def test_a_run_is_replayed_without_training_and_repaired_where_a_round_is_missin
 
 def test_a_run_killed_again_and_again_comes_to_the_same_end(run, tmp_path, monkeypatch):
     _, folder = run
-    elsewhere = compose([*WHOLE, f"out={tmp_path}"])
+    elsewhere = compose([*WHOLE, f"out={tmp_path}", "checkpoint_seconds=0"])
     saves = count()
 
     def dies(progress, state, save=Progress.save):
@@ -376,7 +376,6 @@ def test_a_run_killed_again_and_again_comes_to_the_same_end(run, tmp_path, monke
         if next(saves) % 7 == 6:
             raise SystemExit("killed")
 
-    monkeypatch.setattr(store, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(Progress, "save", dies)
     deaths = 0
     while True:

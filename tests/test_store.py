@@ -18,8 +18,9 @@ import ltx.run
 import ltx.store
 from ltx.config import compose
 from ltx.errors import UserError
+from ltx.files import write
 from ltx.launch import execute
-from ltx.store import read, save, write
+from ltx.store import read, save
 
 STACKED = (*TINY, "controls=[reinit]", "method.levels=1")
 BATCHNORM = (
@@ -85,8 +86,7 @@ def rounds(monkeypatch):
 # -- kills ----------------------------------------------------------------------------------------------------
 
 DIE = """
-import os, signal, ltx.store
-ltx.store.CHECKPOINT_SECONDS = 0.0  # a checkpoint after every step
+import os, signal
 replace, count = os.replace, 0
 def dying(source, target):
     global count
@@ -116,7 +116,7 @@ def test_kill_9_and_resume_end_in_the_same_bits(
 ):
     """Killed just before or just after the nth file of a name is moved to its place."""
     patch = DIE.format(word=word, nth=nth, done=done)
-    process = spawn("run", *overrides, f"out={tmp_path}", patch=patch)
+    process = spawn("run", *overrides, "checkpoint_seconds=0", f"out={tmp_path}", patch=patch)
     _, err = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, err
     folder = go(tmp_path, *overrides)

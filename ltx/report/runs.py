@@ -34,7 +34,7 @@ MORE = ("costs", "channels", "draws", "distances", "gammas")
 SEARCH = "search"  # the role of a training that only finds tickets: it is paid for, not compared
 
 # Settings in which runs of one experiment may differ: whom they trained, where, and whom they compared with.
-POOLED = {"seed", "seeds", "replicates", "controls", "out", "device"}
+POOLED = {"seed", "seeds", "replicates", "controls", "out", "device", "checkpoint_seconds"}
 
 
 @dataclass(frozen=True)

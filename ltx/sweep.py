@@ -1,0 +1,145 @@
+"""A grid of experiments: checked, written down as a plan, launched by Hydra, compared at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from rich.console import Console
+
+from ltx.config import Composed, check_override, compose, register, swept
+from ltx.errors import Failed, Interrupted, UserError
+from ltx.launch import check_flags, extra_dirs, job, split, through_hydra
+from ltx.status import Job, Sweep
+from ltx.watch import say, show, watching
+
+
+def sweep(args: list[str], seeds_per_job: int | None = None) -> None:
+    """Run every combination of the values given, as far as it is missing, and compare them.
+
+    `seeds_per_job`: how many of a run's seeds go into one job; all, if None. Raises UserError before anything
+    is launched, Failed after all else is done if a job failed, Interrupted if asked to stop.
+    """
+    overrides, flags = split(args)
+    check_flags(flags)
+    flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
+    extra = next(iter(extra_dirs(flags)), None)
+    if any(override.startswith("hydra/sweeper=") for override in overrides):  # it makes up jobs as it goes
+        compose([override for override in overrides if not swept(override)], extra)
+        through_hydra(job, overrides, ["--multirun", *flags])
+        return
+    if strange := [f for f in flags if f.startswith("-") and not f.startswith(("-cd", "--config-dir"))]:
+        raise UserError(f"{strange[0]} is not for a sweep; `ltx run` takes it")
+    plan = planned(overrides, extra, seeds_per_job)
+    console = Console(stderr=True)
+    before = [job.state().name == "complete" for job in plan.jobs]
+    jobs = f"{len(plan.jobs)} job{'s' * (len(plan.jobs) > 1)}"
+    say(console, f"{jobs}, {sum(before)} done before; the sweep is {plan.folder}")
+    if not all(before):
+        theirs = [o for o in overrides if o.startswith(("launcher=", "hydra.", "hydra/", "out=", "device="))]
+        with stoppable(), watching(plan, console):
+            through_hydra(job, [*theirs, f"hydra.sweeper.plan={plan.write()}"], ["--multirun", *flags])
+    finish(plan, before)
+
+
+def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int | None) -> Sweep:
+    """Every combination, composed and checked, with its data at hand; raises UserError."""
+    if seeds_per_job is not None and seeds_per_job < 1:
+        raise UserError(f"--seeds-per-job {seeds_per_job} is not possible: it must be 1 or more")
+    combined = [(words, compose(words, extra_dir)) for words in grid(overrides, extra_dir)]
+    fingerprints: dict[str, str] = {}
+    jobs: dict[Path, Job] = {}
+    for words, composed in combined:  # only when all are right
+        data = json.dumps(composed.config["dataset"], sort_keys=True)
+        if data not in fingerprints:  # read once, and fetched before any job instead of by all of them
+            fingerprints[data] = checked(composed)
+        for part, seeds in parts(composed, seeds_per_job):
+            own = [word for word in words if not (seeds and word.startswith(("seed=", "replicates=")))]
+            folder = part.folder(fingerprints[data])
+            jobs.setdefault(folder, Job([*own, *seeds], folder))
+    if not any(
+        override.startswith("launcher=") and not override.endswith("=local") for override in overrides
+    ):
+        for device in {composed.run.device: composed.run for _, composed in combined}.values():
+            device.torch_device()
+    names = "+".join(sorted({composed.name.replace("/", "-") for _, composed in combined})[:3])
+    tag = hashlib.sha256("\n".join(sorted(map(str, jobs))).encode()).hexdigest()[:8]
+    launchers = [override.partition("=")[2] for override in overrides if override.startswith("launcher=")]
+    folder = Path(combined[0][1].run.out) / "sweeps" / f"{names}-{tag}"
+    return Sweep(folder, [*launchers, "local"][0], list(jobs.values()))
+
+
+def grid(overrides: Sequence[str], extra_dir: str | None) -> list[list[str]]:
+    """Every combination of the values that the overrides name, as Hydra's own sweeper makes them."""
+    register(overrides)
+    for override in overrides:
+        key = override.partition("=")[0]
+        if not swept(override):
+            check_override(override, extra_dir)
+        elif key in ("out", "launcher") or key.startswith("hydra"):
+            raise UserError(f"{override} is not possible: a sweep has one {key}")
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    if endless := [o.input_line for o in parsed if o.is_sweep_override() and not o.is_discrete_sweep()]:
+        raise UserError(
+            f"{endless[0]} is no list of values; only a sweeper that searches takes it: hydra/sweeper="
+        )
+    return BasicSweeper.split_arguments(parsed, None)[0]
+
+
+def checked(composed: Composed) -> str:
+    """The fingerprint of an experiment's data, which fit its network and method."""
+    run, data = composed.run, composed.run.dataset.load()
+    run.method.check(run.layers(data.shape, data.classes), run.recipe.plan(len(data.train)))
+    return data.fingerprint
+
+
+def parts(composed: Composed, size: int | None) -> Iterator[tuple[Composed, list[str]]]:
+    """An experiment in batches of its seeds, each with the overrides that make it."""
+    if size is None:
+        yield composed, []
+        return
+    seeds = composed.run.seeds
+    for first in range(0, len(seeds), size):
+        batch = seeds[first : first + size]
+        yield composed.seeded(batch[0], len(batch)), [f"seed={batch[0]}", f"replicates={len(batch)}"]
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop the sweep, whose launcher lets its jobs save first."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "stopped; what is done is kept, the same sweep goes on with what is missing"
+        ) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def finish(plan: Sweep, before: Sequence[bool]) -> None:
+    """Tell how every job ended, compare those that have something to compare; raises Failed if one failed."""
+    from ltx import report
+
+    console, states = Console(stderr=True), [job.state() for job in plan.jobs]
+    show(console, "", plan.labels(), states)
+    found = [job.folder for job in plan.jobs if (job.folder / "levels.csv").exists()]
+    if found:
+        report.draw(found, out=plan.folder)
+        report.print_table(report.table(found), Console())
+        print(f"figures and tables: {plan.folder}")
+    if failed := sum(state.name == "failed" for state in states):
+        raise Failed(f"{failed} of {len(states)} jobs failed; the same sweep tries them again")

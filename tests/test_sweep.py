@@ -1,0 +1,355 @@
+"""`ltx sweep` and `ltx status`: grids on this machine, what fails, what is shared, what is stopped."""
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import TINY, spawn
+
+from hydra_plugins.ltx_plugins import _local
+from hydra_plugins.ltx_plugins._local import Place, places
+from ltx.config import compose
+from ltx.launch import execute
+from ltx.status import SILENT_SECONDS, Sweep, state
+from ltx.sweep import planned
+
+SMALL = (*TINY, "method.levels=1", "controls=[]")
+LONG = (*SMALL, "recipe.steps=200000", "recipe.eval_every=1000", "checkpoint_seconds=1")
+
+NETS = """
+import os, signal
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, shape, classes):
+        channels, height, width = shape
+        super().__init__(nn.Flatten(), nn.Linear(channels * height * width, 8), nn.Tanh(), nn.Linear(8, classes))
+
+class Raises(Net):
+    def forward(self, x):
+        if len(x) > 8 and not Path("mended").exists():  # not when it is only tried
+            raise ZeroDivisionError("no weight is left")
+        return super().forward(x)
+
+class Dies(Net):
+    def forward(self, x):
+        if len(x) > 8 and not Path("mended").exists():  # not when it is only tried
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+"""
+
+
+def plan_of(out):
+    (file,) = (out / "sweeps").glob("*/sweep.json")
+    return Sweep.read(file)
+
+
+def states(out):
+    return [job.state().name for job in plan_of(out).jobs]
+
+
+def until(true, seconds=120):
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+def same_tables(one, other):
+    """Two runs' numbers are equal to the last bit, times apart."""
+    for name in ("levels", "curves", "layers", "masks"):
+        first, second = (
+            pd.read_csv(f / f"{name}.csv").drop(columns="seconds", errors="ignore") for f in (one, other)
+        )
+        pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def alive(pid):
+    """Whether a process runs: a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# -- grids ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of four jobs that has ended."""
+    out = tmp_path_factory.mktemp("sweep")
+    process = spawn("sweep", *SMALL, "method=imp,oneshot", "seed=0,2", f"out={out}")
+    said, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    return out, said, told
+
+
+def test_every_combination_is_run_and_compared(swept):
+    out, said, told = swept
+    labels = ["method=imp seed=0", "method=imp seed=2", "method=oneshot seed=0", "method=oneshot seed=2"]
+    plan = plan_of(out)
+    assert plan.labels() == labels
+    assert states(out) == ["complete"] * 4
+    assert "4 jobs, 0 done before" in told
+    for label in labels:
+        assert f"{label}: complete, level 1 ticket 81.3 %" in told
+    assert {path.name for path in plan.folder.iterdir()} >= {
+        *("sweep.json", "accuracy_vs_sparsity.png", "accuracy_vs_sparsity.csv", "accuracy_vs_sparsity.md")
+    }
+    assert f"figures and tables: {plan.folder}" in said
+    summary = pd.read_csv(plan.folder / "accuracy_vs_sparsity.csv")
+    assert sorted(summary.method.unique()) == ["imp", "oneshot"]
+    assert set(summary.n) == {4}  # two jobs of two seeds each
+
+
+def test_a_job_of_a_sweep_is_the_run_of_the_same_words(swept, tmp_path):
+    out, *_ = swept
+    alone = execute(compose([*SMALL, "method=oneshot", "seed=2", f"out={tmp_path}"]))
+    beside = next((out / "digits_lenet").glob(alone.name))
+    columns = [c for c in pd.read_csv(alone / "levels.csv") if c != "seconds"]
+    assert pd.read_csv(alone / "levels.csv")[columns].equals(pd.read_csv(beside / "levels.csv")[columns])
+
+
+def test_the_same_sweep_again_does_nothing(swept, ltx):
+    out, *_ = swept
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    said = ltx("sweep", *SMALL, "method=imp,oneshot", "seed=0,2", f"out={out}")
+    assert said.code == 0, said.err
+    assert "4 jobs, 4 done before" in said.err
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == before
+
+
+def test_a_larger_sweep_does_only_what_is_missing(swept, tmp_path, ltx):
+    out = tmp_path / "copy"
+    shutil.copytree(swept[0], out)
+    said = ltx("sweep", *SMALL, "method=imp,oneshot", "seed=0,2,4", "launcher=local", f"out={out}")
+    assert said.code == 0, said.err
+    assert "6 jobs, 4 done before" in said.err
+    assert said.err.count(": running") <= 2
+
+
+def test_status_tells_the_same_from_the_files(swept, ltx):
+    out, *_ = swept
+    said = ltx("status", out)
+    assert said.code == 0
+    assert "4 jobs: 4 complete" in said.out
+    assert "method=oneshot seed=2: complete, level 1 ticket 81.3 %" in said.out
+
+
+def test_status_follows_to_the_end(swept, ltx):
+    assert ltx("status", swept[0], "--follow").code == 0
+
+
+def test_seeds_split_over_jobs_give_the_results_of_one_batch(tmp_path, ltx):
+    whole = execute(compose([*SMALL, "replicates=3", f"out={tmp_path / 'whole'}"]))
+    said = ltx("sweep", *SMALL, "replicates=3", "--seeds-per-job", 2, f"out={tmp_path / 'parts'}")
+    assert said.code == 0, said.err
+    plan = plan_of(tmp_path / "parts")
+    assert plan.labels() == ["seed=0 replicates=2", "seed=2 replicates=1"]
+    for table, order in (("levels", ["level", "seed"]), ("curves", ["level", "seed", "step"])):
+        parts = pd.concat([pd.read_csv(job.folder / f"{table}.csv") for job in plan.jobs])
+        one = pd.read_csv(whole / f"{table}.csv").drop(columns="seconds", errors="ignore")
+        both = [t[one.columns].sort_values(order).reset_index(drop=True) for t in (one, parts)]
+        pd.testing.assert_frame_equal(*both, check_exact=True)
+
+
+def test_a_job_named_twice_is_one_job(tmp_path):
+    plan = planned([*SMALL, "seed=0,0", "device=auto,cpu", f"out={tmp_path}"], None, None)
+    assert len(plan.jobs) == 1
+
+
+def test_experiments_of_one_sweep_have_folders_of_their_own(tmp_path):
+    words = ["config=digits_lenet,digits_at_init", "recipe.steps=50", f"out={tmp_path}"]
+    plan = planned(words, None, None)
+    assert [job.folder.parent.name for job in plan.jobs] == ["digits_lenet", "digits_at_init"]
+    assert plan.labels() == ["config=digits_lenet", "config=digits_at_init"]
+
+
+# -- mistakes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["seed=0,1", "methd=imp"], "unknown key methd"),
+        (["method=imp,ipm"], "method=ipm does not exist; did you mean imp"),
+        (["recipe.lr=1e-3,fast"], "recipe.lr=fast is not possible: it must be a number"),
+        (["method.levels=3,0"], "method.levels=0"),
+        (["out=a,b"], "a sweep has one out"),
+        (["launcher=local,slurm"], "a sweep has one launcher"),
+        (["launcher=cloud"], "launcher=cloud does not exist; choose from local, ray, slurm"),
+        (["hydra.launcher.job=3"], "hydra.launcher.job"),
+        (["recipe.lr=interval(0,1)"], "only a sweeper that searches takes it"),
+        (["--seeds-per-job", "0"], "--seeds-per-job 0 is not possible: it must be 1 or more"),
+        (["--cfg", "job"], "--cfg is not for a sweep"),
+        (["device=cuda:99"], "device=cuda:99 is not on this machine"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_a_mistake_is_found_before_anything_is_launched(words, told, ltx, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = ltx("sweep", *words)
+    assert said.code == 2
+    assert said.err.startswith("ltx: ")
+    assert said.err.count("\n") == 1
+    assert told in said.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", [["seed=0,1"], ["-m", "seed=0,1"], ["launcher=slurm"], ["hydra.mode=MULTIRUN"]]
+)
+def test_run_refuses_what_is_for_a_sweep(words, ltx):
+    said = ltx("run", *words)
+    assert said.code == 2
+    assert "ltx sweep" in said.err
+
+
+@pytest.mark.parametrize("name", ["slurm", "ray"])
+def test_a_launcher_that_is_not_installed_says_what_to_install(name, ltx, monkeypatch):
+    find = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr("ltx.config.find_spec", lambda module: None if "launcher" in module else find(module))
+    said = ltx("sweep", "seed=0,1", f"launcher={name}")
+    assert said.code == 2
+    assert said.err == f"ltx: launcher={name} needs more than is installed: pip install 'ltx[{name}]'\n"
+
+
+def test_status_of_nothing_is_a_mistake(ltx, tmp_path):
+    assert "no run and no sweep" in ltx("status", tmp_path).err
+    assert "no such folder" in ltx("status", tmp_path / "nowhere").err
+    (tmp_path / "sweep.json").write_text("{}")
+    assert "is not the plan of a sweep" in ltx("status", tmp_path).err
+
+
+# -- failures -------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_fails_or_dies_takes_no_other_with_it(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    paths = "model.path=nets:Raises,nets:Dies,nets:Net"
+    words = ("sweep", "model=custom", paths, *SMALL[1:], "hydra.launcher.jobs=1", "out=out")
+    process = spawn(*words, cwd=tmp_path)
+    said, told = process.communicate(timeout=300)
+    assert process.returncode == 1, told
+    assert states(tmp_path / "out") == ["failed", "failed", "complete"]
+    assert "3 jobs: 2 failed, 1 complete" in told
+    raises, dies, _ = plan_of(tmp_path / "out").jobs
+    log = raises.folder / "log.txt"
+    assert "Traceback" in log.read_text()
+    reason = "failed, ZeroDivisionError: no weight is left; log: out/"
+    assert f"model.path=nets:Raises: {reason}" in told
+    assert "model.path=nets:Dies: failed, its process ended: killed by SIGKILL" in told
+    assert told.strip().splitlines()[-1] == "ltx: 2 of 3 jobs failed; the same sweep tries them again"
+    assert "figures and tables" in said  # of what did not fail
+
+    (tmp_path / "mended").touch()
+    process = spawn(*words, cwd=tmp_path)
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert "3 jobs, 1 done before" in told
+    assert states(tmp_path / "out") == ["complete"] * 3
+    assert not list((tmp_path / "out").rglob("status.json"))
+    assert dies.state().reason == ""
+
+
+def test_two_sweeps_that_share_runs_do_not_collide(tmp_path):
+    words = ("sweep", *TINY, "seed=0,1", f"out={tmp_path}")
+    both = [spawn(*words, "replicates=1"), spawn(*words, "replicates=1")]
+    for process in both:
+        _, told = process.communicate(timeout=300)
+        assert process.returncode == 0, told
+    for job in plan_of(tmp_path).jobs:
+        assert job.state().name == "complete"
+        log = (job.folder / "log.txt").read_text()
+        assert log.count("level  2  ticket") == 1, log  # trained once
+
+
+# -- stopping -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A sweep in the midst of training two long jobs, its folder, and the jobs' process ids."""
+    process = spawn("sweep", *LONG, "seed=0,5", "hydra.launcher.jobs=2", f"out={tmp_path}")
+    until(lambda: list((tmp_path / "sweeps").glob("*/sweep.json")))
+    jobs = plan_of(tmp_path).jobs
+    until(lambda: all((job.state().step or 0) > 0 for job in jobs))
+    pids = [json.loads((job.folder / "status.json").read_text())["pid"] for job in jobs]
+    yield process, jobs, pids
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_stopped_lets_its_jobs_save_and_leaves_no_process(running, number):
+    process, jobs, pids = running
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.strip().splitlines()[-1] == (
+        "ltx: stopped; what is done is kept, the same sweep goes on with what is missing"
+    )
+    assert not any(alive(pid) for pid in pids)
+    for job in jobs:
+        assert job.state().name == "interrupted"
+        assert list(job.folder.rglob("progress/*.safetensors"))
+
+
+def test_jobs_stop_when_their_sweep_is_killed(running):
+    process, jobs, pids = running
+    process.kill()
+    until(lambda: not any(alive(pid) for pid in pids), 30)
+    assert [job.state().name for job in jobs] == ["interrupted", "interrupted"]
+
+
+def test_status_shows_a_running_sweep_from_outside(running, ltx):
+    _, jobs, _ = running
+    said = ltx("status", jobs[0].folder.parent.parent)
+    assert "2 jobs: 2 running" in said.out
+    assert "seed=5: running, level 0 ticket 100 %, step " in said.out
+    assert "of 200,000, val " in said.out
+
+
+def test_a_run_that_says_nothing_any_more_is_silent(tmp_path):
+    said = {"state": "running", "level": 3, "role": "reinit", "density": 0.512, "updated": time.time()}
+    (tmp_path / "status.json").write_text(json.dumps(said))
+    assert state(tmp_path).name == "running"
+    (tmp_path / "status.json").write_text(json.dumps(said | {"updated": time.time() - SILENT_SECONDS - 1}))
+    assert state(tmp_path).name == "silent"
+    (tmp_path / "status.json").write_text("{")  # cut short: as if it were not there
+    assert state(tmp_path).name == "queued"
+
+
+# -- places ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "count", "jobs", "per_gpu", "expected"),
+    [
+        (8, 0, 20, None, 1, [Place(1)] * 8),
+        (8, 0, 3, None, 1, [Place(2)] * 3),
+        (8, 0, 20, 2, 1, [Place(4)] * 2),
+        (2, 0, 1, None, 1, [Place(2)]),
+        (2, 0, 20, 5, 1, [Place(1)] * 5),
+        (16, 2, 20, None, 1, [Place(8, "0"), Place(8, "1")]),
+        (16, 2, 20, None, 2, [Place(4, "0"), Place(4, "1"), Place(4, "0"), Place(4, "1")]),
+        (16, 2, 1, None, 2, [Place(16, "0")]),
+    ],
+)
+def test_processes_share_cores_and_gpus(cores, gpus, count, jobs, per_gpu, expected, monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert places(count, jobs, per_gpu) == expected
+
+
+def test_gpus_keep_the_names_that_the_environment_gives_them(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7f")
+    assert _local.visible_gpus(2) == ["3", "GPU-7f"]
