@@ -134,15 +134,14 @@ def register(overrides: Sequence[str] = ()) -> None:
     """Tell Hydra the schema: the root, every member of every group, and what the overrides name besides.
 
     An installed package's network, data set or method (entry points ltx.models, ltx.datasets, ltx.methods) is
-    imported only when the command line chooses it. What the command line chooses takes the keys of others too,
-    for the experiment was written for another; `fit` drops them.
+    imported only when the command line chooses it.
     """
-    store, chosen = ConfigStore.instance(), {text.partition("=")[0] for text in overrides}
+    store = ConfigStore.instance()
     store.store(name="run", node=schema(Run))
     for group, members in GROUPS.items():
         for name, kind in members.items():
             node = schema(kind)
-            OmegaConf.set_struct(node, False if group in chosen else None)
+            OmegaConf.set_struct(node, False)  # it takes keys of others, which `fit` drops or refuses
             store.store(group=group, name=name, node=node)
         for name, entry in offered(f"ltx.{group}s").items():
             if f"{group}={name}" in overrides:
@@ -209,19 +208,17 @@ class Composed:
 
 
 def fit(config: DictConfig, experiment: str) -> tuple[str, ...]:
-    """Drop the keys that an experiment sets for another model, data set or method than was chosen instead.
-
-    Raises UserError for those that nobody has.
-    """
-    dropped = [f"{group}.{key}" for group in GROUPS for key in config[group] if key not in own(config, group)]
-    for name in dropped:
+    """Drop the keys of another model, data set or method than was chosen; raises UserError if nobody has them."""
+    foreign = [f"{group}.{key}" for group in GROUPS for key in config[group] if key not in own(config, group)]
+    for name in foreign:
         group, _, key = name.partition(".")
         if name not in keys():
-            kind = OmegaConf.get_type(config, group)
-            raise UserError(f"config/{experiment}.yaml: {unknown_key(name, kind)}")
+            raise UserError(
+                f"config/{experiment}.yaml: {unknown_key(name, OmegaConf.get_type(config, group))}"
+            )
         with flag_override(config, ["readonly", "struct"], False):
             del config[group][key]
-    return tuple(dropped)
+    return tuple(foreign)
 
 
 def own(config: DictConfig, group: str) -> set[str]:
@@ -246,7 +243,9 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> Composed:
             with flag_override(config, ["readonly", "struct"], False):
                 del config["hydra"]
             check_typed(config, overrides)
-            return Composed.of(config, choices)
+            composed = Composed.of(config, choices)
+            check_written(composed, overrides)
+            return composed
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             raise explained(error, overrides, extra_dir) from error
 
@@ -283,6 +282,15 @@ def check_typed(config: DictConfig, overrides: Sequence[str]) -> None:
         group, _, rest = key.partition(".")
         if group in GROUPS and rest and rest.split(".")[0] not in own(config, group):
             raise unknown_key(key, OmegaConf.get_type(config, group))
+
+
+def check_written(composed: Composed, overrides: Sequence[str]) -> None:
+    """Refuse keys that an experiment sets although what it chose itself lacks them; raises UserError."""
+    chosen = {text.partition("=")[0] for text in overrides}
+    for key in composed.dropped:
+        if (group := key.partition(".")[0]) not in chosen:
+            owner = type(getattr(composed.run, group))
+            raise UserError(f"config/{composed.name}.yaml: {unknown_key(key, owner)}")
 
 
 def swept(text: str) -> bool:

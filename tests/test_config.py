@@ -136,6 +136,10 @@ FILES = {
     "evil": ("model: {_target_: os.system}", ["config/evil.yaml", "unknown key model._target_"]),
     "typo": ("recipe: {stepz: 50}", ["config/typo.yaml", "unknown key recipe.stepz", "recipe.steps?"]),
     "kind": ("recipe: {batch_size: many}", ["config/kind.yaml", "recipe.batch_size=many", "a whole number"]),
+    "others": (
+        "method: {ratios: [0.5]}",
+        ["config/others.yaml", "unknown key method.ratios", "method.levels"],
+    ),
     "new": ("key: 1", ["config/new.yaml", "unknown key key"]),
     "home": ("out: ${oc.env:HOME}", ["out", "oc.env"]),
     "range": ("recipe: {lr: -1}", ["recipe.lr=-1", "positive"]),
