@@ -43,6 +43,20 @@ Paths = Annotated[
     list[Path], typer.Argument(help="runs, or folders with runs below them", show_default=False)
 ]
 
+Tolerance = Annotated[float, typer.Option(help="accuracy that a matching ticket may lack, as a fraction")]
+By = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY", help="what makes lines: method, recipe.lr, seed, ...; else found by itself"),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="only these: a setting, role, level or seed; a,b or 2..5"),
+]
+Interval = Annotated[bool, typer.Option("--interval", help="95 % intervals over seeds, not min to max")]
+Against = Annotated[
+    str | None, typer.Option(metavar="LINE", help="what is subtracted from every other line of its panel")
+]
+
 
 @app.callback(invoke_without_command=True)
 def root(
@@ -106,15 +120,38 @@ def plot(
     paths: Paths,
     out: Annotated[Path | None, typer.Option(help="where figures and tables of several runs go")] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="also write PDF")] = False,
-    tolerance: Annotated[
-        float, typer.Option(help="accuracy that a matching ticket may lack, as a fraction")
-    ] = 0.0,
+    tolerance: Tolerance = 0.0,
+    by: By = None,
+    where: Where = None,
+    interval: Interval = False,
+    against: Against = None,
 ) -> None:
-    """Draw figures and tables of every run below the paths."""
+    """Draw figures and tables of every run below the paths, compared."""
     from ltx.report import draw
 
-    for file in draw(paths, out=out, pdf=pdf, tolerance=tolerance):
+    how = {"tolerance": tolerance, "by": by, "where": where or (), "interval": interval, "against": against}
+    for file in draw(paths, out=out, pdf=pdf, **how):
         typer.echo(file)
+
+
+@app.command()
+def table(
+    paths: Paths,
+    tolerance: Tolerance = 0.0,
+    by: By = None,
+    where: Where = None,
+    interval: Interval = False,
+    against: Against = None,
+    only: Annotated[str | None, typer.Option(help="means, matching or differences; else all")] = None,
+    format: Annotated[
+        str, typer.Option(help="text, csv (one part, else the means), markdown or latex")
+    ] = "text",
+) -> None:
+    """Print the tables of every run below the paths: means, smallest matching tickets, paired differences."""
+    from ltx.report import show
+
+    how = {"tolerance": tolerance, "by": by, "where": where or (), "interval": interval, "against": against}
+    show(paths, format, only, **how)
 
 
 @data.command()

@@ -32,15 +32,20 @@ from ltx.methods.base import Method
 from ltx.models import MODELS
 from ltx.models.base import Model
 from ltx.models.foreign import TorchVision
+from ltx.objective import Objective
 from ltx.plugins import load_kind, offered
 from ltx.recipe import Recipe, demand
 from ltx.task import Layers, Prunable
+from ltx.tracking import TRACKERS
 
 # An environment variable could carry a secret into a published result.
 OmegaConf.clear_resolver("oc.env")
 
-NOT_IN_THE_RESULT = ("out", "device", "checkpoint_seconds", "dataset.root", "dataset.workers")
-"""Keys that say where a run happens, not what comes out of it: the data count by their fingerprint."""
+NOT_IN_THE_RESULT = (
+    *("out", "device", "checkpoint_seconds", "dataset.root", "dataset.workers"),
+    *("objective", "tracker"),
+)
+"""Keys that say where a run happens and who is told, not what comes out: data count by their fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,10 @@ class Run:
     """auto | cpu | cuda | cuda:1 | mps"""
     checkpoint_seconds: float = 60.0
     """a kill costs at most this much training"""
+    objective: Objective = field(default_factory=Objective)
+    """the validation measure that a search for hyper-parameters is told"""
+    tracker: str | None = None
+    """mirrors the metrics: tensorboard | wandb | trackio | mlflow | ..."""
 
     def __post_init__(self) -> None:
         for key, kind in BASES.items():
@@ -81,6 +90,8 @@ class Run:
             self.checkpoint_seconds,
             "it must be 0 or more",
         )
+        if self.tracker is not None and self.tracker not in TRACKERS:
+            raise unknown("tracker", self.tracker, TRACKERS)
         for control in self.controls:
             if control not in CONTROLS:
                 raise unknown("controls", control, list(CONTROLS))

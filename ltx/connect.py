@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ltx.checks import Checks
-from ltx.config import Run
 from ltx.engine.train import below, train
 from ltx.errors import Interrupted, UserError
 from ltx.files import write
@@ -22,7 +20,7 @@ from ltx.launch import stopping
 from ltx.line import POINTS, barrier, between, doubled, halves, twins
 from ltx.progress import Progress as Show
 from ltx.recipe import Plan, demand, in_steps
-from ltx.reopen import diverged, open_ticket, reopen, trained_levels
+from ltx.reopen import diverged, load_task, open_ticket, reopen, trained_levels
 from ltx.report.connect import draw
 from ltx.show import read_manifest
 from ltx.store import Progress, identity, number, read, save, table
@@ -70,22 +68,12 @@ def connect(
     out = folder / "connect" / ("recalibrated" if recalibrate else "")
     with held(out):
         if left := [question for question in questions if not answered(out, question)]:
-            answer(load(run, manifest), plan, left, out, recalibrate=recalibrate)
+            answer(load_task(run, manifest), plan, left, out, recalibrate=recalibrate)
         tabulate(out)
     statistics = "measured at each point, on an epoch of training batches" if recalibrate else "interpolated"
     notes = [f"BatchNorm's running statistics are {statistics}."] if normalised else []
     draw(out, f"{manifest['config']} · {manifest['method']}", notes)
     return out
-
-
-def load(run: Run, manifest: dict[str, Any]) -> Task:
-    """The run's task; a UserError if the data are no longer those that it was trained on."""
-    device = run.torch_device()
-    data = run.dataset.load().to(device)
-    was = manifest["fingerprint"]
-    demand(data.fingerprint == was, "dataset", data.fingerprint, f"the run was trained on data {was}")
-    layers = run.layers(data.shape, data.classes)
-    return Task(run.model, data, layers, run.seeds, device)
 
 
 def answer(task: Task, plan: Plan, questions: list[Question], out: Path, *, recalibrate: bool) -> None:

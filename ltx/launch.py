@@ -28,12 +28,14 @@ from ltx.engine.cpu import tune
 from ltx.engine.forward import choose
 from ltx.errors import Interrupted, UserError
 from ltx.files import write
+from ltx.loop import play
+from ltx.objective import objective
 from ltx.progress import Progress, Several
 from ltx.recipe import Plan
-from ltx.run import play
 from ltx.status import LOG, Heartbeat
 from ltx.store import Store, machine, now
 from ltx.task import Task
+from ltx.tracking import check_installed, mirroring
 
 WITH_VALUE = {
     "-cd",
@@ -57,6 +59,7 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
     if another process has the run, and Interrupted after saving when asked to stop.
     """
     run = composed.run
+    check_installed(run.tracker)
     tune()
     device = run.torch_device()
     data = run.dataset.load().to(device)
@@ -98,8 +101,8 @@ def complete(
     if composed.dropped:
         show.say(f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}")
     try:
-        with show:
-            play(composed.run, task, plan, store, checks, Several(show, beat))
+        with show, mirroring(composed, store.folder, show) as mirrors:
+            play(composed.run, task, plan, store, checks, Several(show, beat, *mirrors))
     except (Interrupted, KeyboardInterrupt):
         seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
         store.publish("interrupted", checks=dict(checks.passed), seconds=seconds)
@@ -202,9 +205,10 @@ def launch(args: list[str]) -> None:
         raise failure[0]
 
 
-def job(config: DictConfig) -> None:
-    """One job of a sweep; of module level, for launchers send it to other processes by its name."""
-    execute(Composed.of(config, HydraConfig.get().runtime.choices), logged=True)
+def job(config: DictConfig) -> float:
+    """One job of a sweep, and its objective; of module level, for launchers send it elsewhere by its name."""
+    composed = Composed.of(config, HydraConfig.get().runtime.choices)
+    return objective(execute(composed, logged=True), composed.run.objective)
 
 
 def through_hydra(task: Callable[[DictConfig], Any], overrides: list[str], flags: list[str]) -> None:
@@ -221,8 +225,9 @@ def finish(folder: Path) -> None:
     """Draw the run's figures and print its table."""
     from ltx import report
 
-    report.draw([folder])
-    report.print_table(report.table([folder]), Console())
+    found = report.compare([folder])
+    report.write(found)
+    report.print_tables(found, Console(), ["means"])
     print(f"figures and tables: {folder}")
 
 

@@ -41,6 +41,6 @@ def load_kind(key: str, entry: EntryPoint, base: type) -> type:
     return kind
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """An error that somebody else's code raised, on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

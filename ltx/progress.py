@@ -11,10 +11,10 @@ from rich.progress import Progress as Bars
 
 from ltx.prune import emptied
 from ltx.task import Task
-from ltx.ticket import Round, Trained
+from ltx.ticket import Round, Trained, Tree
 
 if TYPE_CHECKING:
-    from ltx.run import Show
+    from ltx.loop import Show
 
 REFRESH_SECONDS = 0.25
 
@@ -29,9 +29,9 @@ class Several:
         for show in self.shows:
             show.begin(task, round)
 
-    def tick(self, step: int, accuracy: float | None) -> None:
+    def tick(self, step: int, measured: Tree | None) -> None:
         for show in self.shows:
-            show.tick(step, accuracy)
+            show.tick(step, measured)
 
     def end(self, task: Task, round: Round, trained: Trained, *, fresh: bool) -> None:
         for show in self.shows:
@@ -78,15 +78,15 @@ class Progress:
         )
         self.first, self.began, self.shown, self.accuracy = round.start, time.monotonic(), 0.0, ""
 
-    def tick(self, step: int, accuracy: float | None) -> None:
+    def tick(self, step: int, measured: Tree | None) -> None:
         if self.bars.disable:
             return
         now = time.monotonic()
-        if accuracy is None and now - self.shown < REFRESH_SECONDS:
+        if measured is None and now - self.shown < REFRESH_SECONDS:
             return
         self.shown, done = now, step - self.first
-        if accuracy is not None:
-            self.accuracy = f"val {100 * accuracy:.1f} %"
+        if measured is not None:
+            self.accuracy = f"val {100 * float(measured['val_accuracy'].mean()):.1f} %"
         rate = f"{done / max(now - self.began, 1e-9):.0f} steps/s"
         self.bars.update(self.bar, completed=done, rate=rate, accuracy=self.accuracy)
 

@@ -48,7 +48,7 @@ def claim(path: Path) -> str:
 
 def summary(folder: Path) -> None:
     """One screen about a finished or interrupted run; raises UserError if there is none."""
-    from ltx.report import print_table, table
+    from ltx.report import compare, print_tables
 
     manifest = read_manifest(folder)
     console = Console()
@@ -67,7 +67,7 @@ def summary(folder: Path) -> None:
     for name, text in facts.items():
         say(console, f"{name:11s}{text}")
     if (folder / "levels.csv").exists():
-        print_table(table(folder), console)
+        print_tables(compare([folder]), console, ["means"])
     if manifest.get("status") != "complete":
         say(console, "the command that began this run continues it")
 

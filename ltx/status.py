@@ -18,7 +18,7 @@ from ltx.files import read_json, write
 
 if TYPE_CHECKING:
     from ltx.task import Task
-    from ltx.ticket import Round, Trained
+    from ltx.ticket import Round, Trained, Tree
 
 FILE = "status.json"
 LOG = "log.txt"
@@ -68,10 +68,10 @@ class Heartbeat:
             "val_accuracy": None,
         }
 
-    def tick(self, step: int, accuracy: float | None) -> None:
+    def tick(self, step: int, measured: Tree | None) -> None:
         self.said["step"] = step
-        if accuracy is not None:
-            self.said["val_accuracy"] = accuracy
+        if measured is not None:
+            self.said["val_accuracy"] = float(measured["val_accuracy"].mean())
 
     def end(self, task: Task, round: Round, trained: Trained, *, fresh: bool) -> None:
         """What is trained already is in the tables."""

@@ -139,6 +139,8 @@ class Store:
             "seeds": json.dumps(self.task.seeds),
             "ticket": identity(round.ticket),
         }
+        if trainer := self.manifest.get("commit"):
+            about["commit"] = trainer
         ticket = {f"mask/{name}": alive for name, alive in round.ticket.mask.items()}
         ticket |= {f"weights/{name}": tensor for name, tensor in round.ticket.weights.items()}
         save(folder / "ticket.safetensors", ticket, **about)
@@ -209,9 +211,15 @@ class Store:
         for name, columns in self.columns.items():
             if self.rows[name]:
                 write(self.folder / f"{name}.csv", table(columns, self.rows[name]))
-        files = sorted(self.folder.glob("level_*/*/*.safetensors"))
+        headers = {f: header(f) for f in sorted(self.folder.glob("level_*/*/*.safetensors"))}
         self.manifest |= {"status": status, "updated": now(), **facts}
-        self.manifest["files"] = {str(f.relative_to(self.folder)): checksum(f) for f in files}
+        # `commit` is the code that publishes; whoever continues or redraws a run did not train all of it.
+        self.manifest["trained_by"] = list(
+            dict.fromkeys(h["commit"] for h in headers.values() if "commit" in h)
+        )
+        self.manifest["files"] = {
+            str(f.relative_to(self.folder)): h.get("sha256", "") for f, h in headers.items()
+        }
         write(self.folder / "manifest.json", json.dumps(self.manifest, indent=2).encode())
 
 
@@ -297,13 +305,13 @@ def table(columns: Iterable[str], rows: Iterable[tuple]) -> bytes:
     return text.getvalue().encode()
 
 
-def checksum(path: Path) -> str:
-    """What a file says about itself; "" for one that is damaged, whose round will be trained again."""
+def header(path: Path) -> dict[str, str]:
+    """What a file says about itself; nothing if it is damaged: its round will be trained again."""
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("sha256", "")
+            return file.metadata() or {}
     except (SafetensorError, OSError):
-        return ""
+        return {}
 
 
 def now() -> str:

@@ -18,6 +18,7 @@ from ltx.config import Composed, check_override, compose, register, swept
 from ltx.errors import Failed, Interrupted, UserError
 from ltx.launch import check_flags, extra_dirs, job, split, through_hydra
 from ltx.status import Job, Sweep
+from ltx.tracking import check_installed
 from ltx.watch import say, show, watching
 
 
@@ -54,6 +55,8 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
     if seeds_per_job is not None and seeds_per_job < 1:
         raise UserError(f"--seeds-per-job {seeds_per_job} is not possible: it must be 1 or more")
     combined = [(words, compose(words, extra_dir)) for words in grid(overrides, extra_dir)]
+    for tracker in {composed.run.tracker for _, composed in combined}:
+        check_installed(tracker)
     fingerprints: dict[str, str] = {}
     jobs: dict[Path, Job] = {}
     for words, composed in combined:  # only when all are right
@@ -138,8 +141,9 @@ def finish(plan: Sweep, before: Sequence[bool]) -> None:
     show(console, "", plan.labels(), states)
     found = [job.folder for job in plan.jobs if (job.folder / "levels.csv").exists()]
     if found:
-        report.draw(found, out=plan.folder)
-        report.print_table(report.table(found), Console())
+        compared = report.compare(found)
+        report.write(compared, out=plan.folder)
+        report.print_tables(compared, Console(), ["means", "matching"])
         print(f"figures and tables: {plan.folder}")
     if failed := sum(state.name == "failed" for state in states):
         raise Failed(f"{failed} of {len(states)} jobs failed; the same sweep tries them again")

@@ -7,7 +7,7 @@ import torch
 from conftest import TINY, compose_task
 from test_engine import Never, halved, silent
 
-import ltx.run
+import ltx.loop
 import ltx.store
 from ltx import prune
 from ltx.checks import Checks

@@ -31,6 +31,7 @@ MISTAKES = [
     ("config=[digits_lenet]", "config=['digits_lenet']", "choose from"),
     ("method=snip method.levels=3", "unknown key method.levels", "choose from method.densities"),
     ("method=snip method.densitis=[1]", "unknown key method.densitis", "did you mean method.densities?"),
+    ("config=digits_early_bird method.ratios=[0.5,0.3]", "method.ratios=[0.5, 0.3]", "they must rise"),
     ("model=lenett", "model=lenett", "did you mean lenet", "resnet20"),
     ("dataset=minst", "dataset=minst", "did you mean mnist?"),
     ("method=impp", "method=impp", "did you mean imp", "oneshot"),

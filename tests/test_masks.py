@@ -76,7 +76,7 @@ def test_a_run_leaves_its_masks_as_a_table_and_a_page(tmp_path):
     ticket = table[(table.role == "ticket") & (table.level == 1)]
     assert ticket.groupby("layer", sort=False).chance.first().tolist() == [0.5, 0.75]
     assert (ticket.overlap > 0).all()
-    (experiments,) = pool([read_run(folder)]).values()
+    experiments = pool([read_run(folder)])
     text = page(experiments)
     shared, layers = ticket.overlap.to_numpy(), pd.read_csv(folder / "layers.csv")
     kept = layers[(layers.role == "ticket") & (layers.level == 1)].kept.to_numpy()
@@ -84,6 +84,6 @@ def test_a_run_leaves_its_masks_as_a_table_and_a_page(tmp_path):
     assert f"| network | 100 (100) | {percent((shared * kept).sum() / kept.sum())} (" in text
     assert "| 3.weight | 0, 0 | 0, 0 |" in text
     (folder / "masks.csv").unlink()  # as in a run of an older version
-    (experiments,) = pool([read_run(folder)]).values()
+    experiments = pool([read_run(folder)])
     assert "Weights remaining (%):" in page(experiments)
     assert "by chance" not in page(experiments)

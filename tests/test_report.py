@@ -15,18 +15,16 @@ import yaml
 from rich.console import Console
 
 from ltx.errors import UserError
-from ltx.report import draw, find_runs, print_table, style, table
+from ltx.report import compare, draw, find_runs, print_tables, style, table
 from ltx.report.curves import learning_curves
 from ltx.report.layers import density_per_layer
-from ltx.report.runs import pool, read_run
 from ltx.report.sparsity import accuracy_vs_sparsity, early_stop_vs_sparsity
-from ltx.report.stats import band, matching, summarize
-from ltx.report.tables import markdown, percent
+from ltx.report.stats import band, matching
+from ltx.report.tables import captions, means, percent
 
 FIGURES = ["accuracy_vs_sparsity", "early_stop_vs_sparsity", "learning_curves", "density_per_layer"]
-FILES = {f"accuracy_vs_sparsity.{kind}" for kind in ("csv", "md")} | {
-    f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")
-}
+TABLES = {f"accuracy_vs_sparsity.{kind}" for kind in ("csv", "md", "tex")} | {"differences.csv"}
+FILES = TABLES | {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
 
 # (role, draw, level, seed): accuracy at early stop, early-stop step. The dense mean is 0.95.
 NETWORKS = {
@@ -100,9 +98,8 @@ def row(summary: pd.DataFrame, line: str, level: int) -> pd.Series:
 
 
 def figures(run: Path) -> dict[str, matplotlib.figure.Figure]:
-    (experiments,) = pool([read_run(run)]).values()
-    summary = summarize(experiments)
-    drawn = summary[summary.n > 0]
+    (page,) = compare([run]).pages
+    experiments, drawn = page.experiments, page.summary[page.summary.n > 0]
     with matplotlib.rc_context(style.STYLE):
         return {
             "accuracy": accuracy_vs_sparsity(drawn),
@@ -137,31 +134,31 @@ def test_the_summary_holds_means_and_ranges_of_the_networks_that_did_not_diverge
 def test_the_smallest_matching_ticket_depends_on_the_tolerance(run):
     summary = table(run)
     ticket, reinit = matching(summary)
-    assert (ticket.line, ticket.smallest.level, ticket.unbroken.level) == ("ticket", 1, 1)
+    assert (ticket.line, ticket.smallest["level"], ticket.unbroken["level"]) == ("ticket", 1, 1)
     assert reinit.smallest is None
     assert reinit.unbroken is None
-    assert matching(summary, 0.01)[0].smallest.level == 2  # 0.94 against 0.95 - 0.01
-    assert matching(summary, 0.03)[1].smallest.level == 1
+    assert matching(summary, 0.01)[0].smallest["level"] == 2  # 0.94 against 0.95 - 0.01
+    assert matching(summary, 0.03)[1].smallest["level"] == 1
 
 
 def test_a_gap_above_the_smallest_matching_ticket_is_told(run):
-    summary = table(run)
+    summary = compare([run]).pages[0].summary
     summary.loc[(summary.line == "ticket") & (summary.level == 1), "early_stop_test_accuracy_mean"] = 0.9
     summary.loc[(summary.line == "ticket") & (summary.level == 2), "early_stop_test_accuracy_mean"] = 0.95
     ticket = matching(summary)[0]
-    assert (ticket.smallest.level, ticket.unbroken) == (2, None)
-    assert "not every level above it matches" in markdown(summary)
+    assert (ticket.smallest["level"], ticket.unbroken) == (2, None)
+    assert any("not every level above it matches" in caption for caption in captions(summary))
 
 
 def test_a_line_of_which_every_network_diverged_has_no_mean(run):
     text = (run / "levels.csv").read_text().splitlines()
     text = [line[:-1] + "1" if ",ticket,0,2," in line else line for line in text]
     (run / "levels.csv").write_text("\n".join(text) + "\n")
-    summary = table(run)
+    summary = compare([run]).pages[0].summary
     assert row(summary, "ticket", 2).n == 0
     assert pd.isna(row(summary, "ticket", 2).early_stop_test_accuracy_mean)
-    assert "| 5.0 | 50 | diverged |" in markdown(summary)
-    assert matching(summary)[0].smallest.level == 1
+    assert means(summary)[0].rows[2][:3] == ("5.0", "50", "diverged")
+    assert matching(summary)[0].smallest["level"] == 1
     assert figures(run)["accuracy"].axes[0].containers[0].lines[0].get_xdata().tolist() == [100, 50]
 
 
@@ -264,7 +261,9 @@ def test_an_interrupted_run_shows_what_it_has(run):
     (run / "manifest.json").write_text('{"status": "interr')
     levels = (run / "levels.csv").read_text().splitlines()
     (run / "levels.csv").write_text("\n".join(levels[:3]) + "\n")
-    assert {file.stem for file in draw([run])} == {"accuracy_vs_sparsity", "early_stop_vs_sparsity"}
+    assert {file.stem for file in draw([run])} == {
+        *("accuracy_vs_sparsity", "early_stop_vs_sparsity"),
+    }
     assert "run is not complete (status: unknown)" in (run / "accuracy_vs_sparsity.md").read_text()
 
 
@@ -358,7 +357,7 @@ def test_the_markdown_table_says_n_where_it_differs_and_what_was_left_out(run):
 )
 def test_the_terminal_shows_as_much_as_fits(run, width, cells):
     console = Console(width=width, file=io.StringIO())
-    print_table(table(run), console)
+    print_tables(compare([run]), console, ["means"])
     assert re.search(cells, console.file.getvalue())
     assert "Smallest matching ticket: 50.0 % (500 weights" in console.file.getvalue()
 

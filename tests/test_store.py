@@ -14,7 +14,7 @@ from conftest import TINY, spawn
 from filelock import FileLock
 from safetensors.torch import load_file
 
-import ltx.run
+import ltx.loop
 import ltx.store
 from ltx.config import compose
 from ltx.errors import UserError
@@ -73,13 +73,13 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def rounds(monkeypatch):
     """The rounds that are trained, by name, from now on."""
-    seen, train = [], ltx.run.train
+    seen, train = [], ltx.loop.train
 
     def counting(task, round, *rest):
         seen.append(f"{round.level}/{round.name}")
         return train(task, round, *rest)
 
-    monkeypatch.setattr(ltx.run, "train", counting)
+    monkeypatch.setattr(ltx.loop, "train", counting)
     return seen
 
 
@@ -349,3 +349,20 @@ def test_the_manifest_names_every_file_by_its_checksum(undisturbed):
     files = {str(f.relative_to(folder)) for f in folder.rglob("*.safetensors")}
     assert set(manifest["files"]) == files
     assert all(len(checksum) == 64 for checksum in manifest["files"].values())
+
+
+def test_the_manifest_keeps_the_commit_that_trained_beside_the_one_that_published(tmp_path, monkeypatch):
+    for commit in ("aaaa", "bbbb", "cccc"):
+        monkeypatch.setattr(ltx.store, "commit", lambda commit=commit: commit)
+        if commit == "aaaa":
+            with monkeypatch.context() as patch:
+                interrupt_at(patch, 40)
+                with pytest.raises(ltx.store.Interrupted):
+                    go(tmp_path, *STACKED)
+            folder = next(tmp_path.rglob("manifest.json")).parent
+        else:
+            (folder / "manifest.json").unlink()  # written anew, whether or not anything is trained
+            go(tmp_path, *STACKED)
+        told = json.loads((folder / "manifest.json").read_text())
+        assert told["commit"] == commit
+        assert told["trained_by"] == (["aaaa"] if commit == "aaaa" else ["aaaa", "bbbb"])

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 from hydra.core.singleton import Singleton
@@ -50,7 +50,7 @@ class Local(Launcher):
         context = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
             libraries = {"sklearn.datasets", "torchvision.datasets"} & set(sys.modules)
-            context.set_forkserver_preload(["ltx.launch", "torch._dynamo", *libraries])  # type: ignore[attr-defined]
+            context.set_forkserver_preload(["ltx.launch", "torch._dynamo", *libraries])
         shared = cloudpickle.dumps(
             (self.hydra_context, self.config, self.task_function, Singleton.get_state())
         )
@@ -68,8 +68,7 @@ class Local(Launcher):
                     process.start()
                     sender.close()
                     running[receiver] = number, process, place
-                for receiver in wait(list(running)):  # said something, or its process is gone
-                    assert isinstance(receiver, Connection)
+                for receiver in cast(list[Connection], wait(list(running))):  # a job has ended, well or not
                     number, process, place = running.pop(receiver)
                     returns[number] = returned(job_overrides[number], process, receiver)
                     free.append(place)

@@ -21,8 +21,8 @@ from ltx.shrink import shrunk
 from ltx.task import Task
 from ltx.ticket import Curve, Round, Ticket, Trained, Tree, copied, unmeasured
 
-Tick = Callable[[int, float | None], None]
-"""(step, mean validation accuracy if it was just measured): called after every step."""
+Tick = Callable[[int, Tree | None], None]
+"""(step, the MEASURES [R] if they were just taken): called after every step."""
 
 
 class Checkpoint(Protocol):
@@ -56,7 +56,7 @@ def train(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick
 def shared(tick: Tick, round: Round, r: int, replicates: int) -> Tick:
     """Tells of replicate r's steps as a share of the round, whose last replicate ends it."""
     before = r * (round.plan.steps - round.start)
-    return lambda step, accuracy: tick(round.start + (before + step - round.start) // replicates, accuracy)
+    return lambda step, measured: tick(round.start + (before + step - round.start) // replicates, measured)
 
 
 def alone(task: Task, round: Round, checks: Checks, checkpoint: Checkpoint, tick: Tick) -> Trained:
@@ -214,7 +214,8 @@ class Training:
             "val_accuracy": val_accuracy,
             "test_accuracy": test_accuracy,
         }
-        self.points.append({"step": torch.tensor(self.step), **{k: v.cpu() for k, v in point.items()}})
+        point = {key: value.cpu() for key, value in point.items()}
+        self.points.append({"step": torch.tensor(self.step), **point})
         self.tally, self.tallied = torch.zeros_like(self.tally), 0
         mask, sound = self.round.ticket.mask, ~self.diverged
         self.checks.zero("weights", self.weights, mask, sound, self.where)
@@ -222,7 +223,7 @@ class Training:
         for slot in {key.rsplit("|", 1)[1] for key in slots} - {"step"}:
             moments = {name: slots[f"{name}|{slot}"] for name in mask if f"{name}|{slot}" in slots}
             self.checks.zero("optimizer state", moments, mask, sound, self.where)
-        self.tick(self.step, float(val_accuracy.mean()))
+        self.tick(self.step, point)
 
     def _curve(self) -> Curve:
         steps = torch.stack([point["step"] for point in self.points])

@@ -3,62 +3,69 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from rich.console import Console
 
-from ltx.errors import UserError
-from ltx.report import cost, masks
-from ltx.report.runs import Experiment, find_runs, pool, read_run
-from ltx.report.stats import summarize
-from ltx.report.tables import markdown, print_table
+from ltx.errors import unknown
+from ltx.report import pages
+from ltx.report.comparison import CONFIGS, Comparison, compare
+from ltx.report.runs import find_runs
+from ltx.report.terminal import print_tables
 
-__all__ = ["draw", "find_runs", "print_table", "table"]
+__all__ = ["compare", "draw", "find_runs", "print_tables", "show", "table", "write"]
+
+FORMATS = ("text", "csv", "markdown", "latex")
 
 
-def draw(
-    paths: Sequence[Path], out: Path | None = None, pdf: bool = False, tolerance: float = 0.0
-) -> list[Path]:
-    """Write the figures and tables of the runs at or below `paths`, and return the files.
+def draw(paths: Sequence[Path], out: Path | None = None, pdf: bool = False, **how: Any) -> list[Path]:
+    """Write the figures and tables of the runs at or below `paths`; the files. `how` is as for `compare`."""
+    return write(compare(paths, **how), out, pdf)
+
+
+def table(paths: Path | Sequence[Path], **how: Any) -> pd.DataFrame:
+    """The means of the runs at or below `paths`: one row per line and level, as in `stats.summarize`."""
+    found = compare([paths] if isinstance(paths, Path) else paths, **how)
+    rows = found.means()
+    rows.attrs["notes"] = {page.name: page.notes for page in found.pages}
+    return rows
+
+
+def write(comparison: Comparison, out: Path | None = None, pdf: bool = False) -> list[Path]:
+    """Write the figures and tables of a comparison, and return the files.
 
     One run is drawn into its own folder, several into their common parent, unless `out` says where; several
-    configs get a folder each. `tolerance` is a fraction of accuracy. UserError if there is nothing to draw.
+    configs get a folder each, and what compares them lies beside these. More configs than `CONFIGS` get tables
+    of their own but figures only together.
     """
     from ltx.report import plots  # matplotlib costs a quarter of a second that a table need not pay
 
-    runs = find_runs(paths)
-    folder = out or Path(os.path.commonpath([run.resolve() for run in runs]))
-    configs = read(runs)
-    files = []
-    for config, experiments in configs.items():
-        place = folder / Path(config).name if len(configs) > 1 else folder
+    folder = out or Path(os.path.commonpath([run.path.resolve() for run in comparison.runs]))
+    kinds = ["png", "svg", *(["pdf"] if pdf else [])]
+    few, files = len(comparison.pages) <= CONFIGS, []
+    for page in comparison.pages:
+        place = folder / Path(page.name).name if len(comparison.pages) > 1 else folder
         place.mkdir(parents=True, exist_ok=True)
-        summary = summarize(experiments)
-        summary.to_csv(
-            place / "accuracy_vs_sparsity.csv", index=False, float_format="%.10g", lineterminator="\n"
-        )
-        text = markdown(summary, tolerance, [note for e in experiments for note in e.notes])
-        text += masks.markdown(experiments)
-        text += cost.markdown(experiments, summary)
-        (place / "accuracy_vs_sparsity.md").write_text(text, encoding="utf-8")
-        files += [place / f"accuracy_vs_sparsity.{kind}" for kind in ("csv", "md")]
-        files += plots.write(place, experiments, summary, ["png", "svg", *(["pdf"] if pdf else [])])
+        drawn = plots.write(place, page, kinds) if few else []  # first: it notes damaged tables
+        files += [*pages.write(place, pages.texts(page, comparison)), *drawn]
+    if comparison.panelled:
+        drawn = plots.write_comparison(folder, comparison, kinds)
+        files += [*pages.write(folder, pages.overview(comparison)), *drawn]
     return files
 
 
-def table(runs: Path | Sequence[Path]) -> pd.DataFrame:
-    """The summary of the runs at or below `runs`: one row per line and level, as in `stats.summarize`."""
-    configs = read(find_runs([runs] if isinstance(runs, Path) else runs))
-    summary = pd.concat([summarize(experiments) for experiments in configs.values()], ignore_index=True)
-    summary.attrs["notes"] = {
-        config: [note for experiment in experiments for note in experiment.notes]
-        for config, experiments in configs.items()
-    }
-    return summary
+def show(paths: Sequence[Path], format: str = "text", only: str | None = None, **how: Any) -> None:
+    """Print the tables of the runs at or below `paths`: means, matching and differences, or `only` one of them.
 
-
-def read(folders: Sequence[Path]) -> dict[str, list[Experiment]]:
-    """The experiments of every config; a UserError if no network has been trained yet."""
-    runs = [run for run in map(read_run, folders) if len(run.levels)]
-    if not runs:
-        raise UserError(f"no network has been trained yet in {', '.join(map(str, folders))}")
-    return pool(runs)
+    `how` is as for `compare`. UserError for a format or a part that does not exist.
+    """
+    if format not in FORMATS:
+        raise unknown("--format", format, FORMATS)
+    if only is not None and only not in pages.PARTS:
+        raise unknown("--only", only, pages.PARTS)
+    found, parts = compare(paths, **how), [only] if only else list(pages.PARTS)
+    if format == "text":
+        print_tables(found, Console(), parts)
+    else:
+        print(getattr(pages, format)(found, parts), end="")

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ltx.report import style
+from ltx.report.lines import title
 from ltx.report.runs import Experiment
-from ltx.report.sparsity import title
 from ltx.report.stats import band
 from ltx.report.style import COLOURS, DASHES, GREY, MARKERS
 
@@ -19,7 +19,7 @@ SEEDS = 3  # how many a figure of single seeds shows
 
 def first(experiments: Sequence[Experiment], table: str) -> Experiment | None:
     """The first experiment that has a table: of single seeds one figure shows one experiment."""
-    return next((e for e in experiments if len(e.more[table])), None)
+    return next((e for e in experiments if len(e.table(table))), None)
 
 
 def of(experiment: Experiment, summary: pd.DataFrame) -> str:
@@ -31,7 +31,7 @@ def mask_distance(experiments: Sequence[Experiment], summary: pd.DataFrame) -> F
     """Distances between the masks of any two epochs of a search: You et al. 2020, Figure 4."""
     if (experiment := first(experiments, "distances")) is None:
         return None
-    distances, draws = experiment.more["distances"], experiment.more["draws"]
+    distances, draws = experiment.table("distances"), experiment.table("draws")
     ratios, seeds = list(distances.ratio.unique()), list(distances.seed.unique()[:SEEDS])
     notes = ["Dashed: the epoch at which the ticket was drawn. Fraction of channels in which masks differ."]
     wide = (style.WIDTH - style.LEFT - 0.9 - (len(seeds) - 1) * style.GAP) / len(seeds)
@@ -78,7 +78,7 @@ def pairs(rows: Sequence, columns: Sequence) -> list[tuple[tuple, tuple]]:
 
 def ratios(experiment: Experiment) -> pd.DataFrame:
     """The fraction of channels pruned from each network, with what else names it."""
-    sums = experiment.more["channels"].groupby(["role", "draw", "level", "seed"])[["kept", "channels"]].sum()
+    sums = experiment.table("channels").groupby(["role", "draw", "level", "seed"])[["kept", "channels"]].sum()
     return (1 - sums.kept / sums.channels).round(2).rename("ratio").reset_index()
 
 
@@ -86,8 +86,8 @@ def accuracy_vs_drawing_epoch(experiments: Sequence[Experiment], summary: pd.Dat
     """Test accuracy of retrained tickets over the epoch they were drawn at: You et al. 2020, Figure 3."""
     tables = []
     for experiment in experiments:
-        if len(experiment.more["channels"]) and len(experiment.more["costs"]):
-            named = experiment.levels.merge(ratios(experiment)).merge(experiment.more["costs"], on=NAMED)
+        if len(experiment.table("channels")) and len(experiment.table("costs")):
+            named = experiment.levels.merge(ratios(experiment)).merge(experiment.table("costs"), on=NAMED)
             tables.append(named[named.role == "ticket"].assign(experiment=experiment.name))
     rows = pd.concat(tables) if tables else pd.DataFrame()
     if rows.empty or rows.groupby(["experiment", "ratio"])["level"].nunique().max() < 3:
@@ -109,7 +109,7 @@ def accuracy_vs_drawing_epoch(experiments: Sequence[Experiment], summary: pd.Dat
         curve = 100 * band(here, "search_epochs", "final_test_accuracy")
         mean = curve["mean"]
         panel.errorbar(
-            curve.index, mean, yerr=[mean - curve["min"], curve["max"] - mean], color=handle.get_color(),
+            curve.index, mean, yerr=[mean - curve["low"], curve["high"] - mean], color=handle.get_color(),
             marker=handle.get_marker(), elinewidth=0.8, capsize=1.5,
         )  # fmt: skip
         panel.plot([mean.idxmax()], [mean.max()], marker="*", markersize=11, color=handle.get_color())
@@ -128,9 +128,9 @@ NAMED = ["role", "draw", "level", "seed", "run"]
 def channels_per_layer(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:
     """How many channels of each layer the tickets keep."""
     found = {
-        e.name: e.more["channels"].merge(ratios(e))
+        e.name: e.table("channels").merge(ratios(e))
         for e in experiments
-        if len(e.more["channels"]) and (e.more["channels"].role == "ticket").any()
+        if len(e.table("channels")) and (e.table("channels").role == "ticket").any()
     }
     if not found:
         return None
@@ -157,7 +157,9 @@ def channels_per_layer(experiments: Sequence[Experiment], summary: pd.DataFrame)
         for handle, ratio in zip(handles[1:], levels, strict=True):
             curve = band(table[table.ratio == ratio], "place", "kept")
             colour = handle.get_color()
-            panel.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.15, linewidth=0)
+            panel.fill_between(
+                curve.index, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0
+            )
             panel.plot(curve.index, curve["mean"], color=colour, marker=handle.get_marker(), linewidth=1.2)
         panel.xaxis.set_major_locator(MaxNLocator(13, integer=True))
         panel.set_xlabel("Layer, from the images on")
@@ -171,7 +173,7 @@ def gammas(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure |
     """How BatchNorm's scales are spread before the search and after: Liu et al. 2017, Figure 4."""
     if (experiment := first(experiments, "gammas")) is None:
         return None
-    table = experiment.more["gammas"]
+    table = experiment.table("gammas")
     handles = [
         Line2D([], [], color=colour, label=f"{when} the search")
         for when, colour in zip(("before", "after"), (GREY, COLOURS[0]), strict=True)

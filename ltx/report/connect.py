@@ -59,7 +59,7 @@ def interpolation(lines: pd.DataFrame, title: str, notes: Sequence[str]) -> Figu
                 curve = 100 * band(lines[(lines.k == k) & (lines.level == level)], "alpha", f"{split}_error")
                 line = look(place, marked=False)
                 panel.fill_between(
-                    curve.index, curve["min"], curve["max"], color=line["color"], alpha=0.13, lw=0
+                    curve.index, curve["low"], curve["high"], color=line["color"], alpha=0.13, lw=0
                 )
                 panel.plot(curve.index, curve["mean"], **line)
         row[0].set_ylabel(f"{name} (%)")
@@ -108,7 +108,7 @@ def instability(barriers: pd.DataFrame, title: str, notes: Sequence[str]) -> Fig
 def points(axes: Axes, rows: pd.DataFrame, x: str, measure: str, place: int) -> None:
     """Mean barriers, in points of error, with bars from min to max."""
     at = 100 * band(rows, x, measure)
-    reach = [at["mean"] - at["min"], at["max"] - at["mean"]]
+    reach = [at["mean"] - at["low"], at["high"] - at["mean"]]
     axes.errorbar(
         at.index,
         at["mean"],

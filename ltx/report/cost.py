@@ -8,17 +8,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ltx.report import style
+from ltx.report.lines import bars, first_panel, legend, looks, readable, title
 from ltx.report.runs import Experiment
-from ltx.report.sparsity import BARS, legend, looks, title
+from ltx.report.stats import ends
 from ltx.report.tables import accuracy, percent
 
 KEY = ["experiment", "role", "level"]
+LABELLED = 4  # lines of which every point has room for its density
 SPENT = "Costs count multiply-accumulates of training (search and retraining, forward and backward)."
 
 
 def with_costs(experiments: Sequence[Experiment], summary: pd.DataFrame) -> pd.DataFrame:
     """The rows of a summary whose costs are known, with their means, and total over dense: `times_dense`."""
-    costs = pd.concat([e.more["costs"].assign(experiment=e.name) for e in experiments], ignore_index=True)
+    costs = pd.concat([e.table("costs").assign(experiment=e.name) for e in experiments], ignore_index=True)
     if costs.empty:
         return summary.iloc[:0].assign(times_dense=[])
     measures = [column for column in costs if column not in (*KEY, "draw", "seed", "run")]
@@ -34,24 +36,32 @@ def accuracy_vs_cost(experiments: Sequence[Experiment], summary: pd.DataFrame) -
     rows = rows[rows.times_dense > 0]
     if rows.empty:
         return None
-    handles, notes = legend(summary), [f"{BARS} Labels: percent of weights remaining.", SPENT]
+    shown, left_out = readable(first_panel(summary))
+    rows = rows[rows.experiment.isin(shown.experiment) & rows.role.isin(shown.role)]
+    head = "At the end of training"
+    if summary.panel.nunique() > 1:
+        head = f"{shown.panel.iloc[0]}: at the end of training"
+        left_out = [*left_out, "Shown: the first panel; the tables have all."]
+    handles, look, (low_end, high_end) = legend(shown), looks(shown), ends(shown)
+    notes = [f"{bars(summary)} Labels: percent of weights remaining.", SPENT, *left_out]
     for handle in handles[:-1]:
         handle.set_linestyle("")
     figure, axes = style.sheet(
-        title(summary), 1, 1, height=2.8, below=style.below(handles, notes), names=["At the end of training"]
+        title(summary), 1, 1, height=2.8, below=style.below(handles, notes), names=[head]
     )
     panel, measure = axes[0, 0], "final_test_accuracy"
     for line, here in rows.groupby("line", sort=False):
-        look, here = looks(summary)[str(line)], here[here.level > 0]
-        mean, low, high = (100 * here[f"{measure}_{what}"].to_numpy() for what in ("mean", "min", "max"))
+        one, here = look[str(line)], here[here.level > 0]
+        mean, low, high = (100 * here[f"{measure}_{what}"].to_numpy() for what in ("mean", low_end, high_end))
         panel.errorbar(
-            here.times_dense, mean, yerr=np.maximum([mean - low, high - mean], 0), color=look.colour,
-            linestyle="", marker=look.marker, elinewidth=0.8, capsize=1.5,
+            here.times_dense, mean, yerr=np.nan_to_num(np.maximum([mean - low, high - mean], 0)),
+            color=one.colour, linestyle="", marker=one.marker, elinewidth=0.8, capsize=1.5,
         )  # fmt: skip
-        for x, y, density in zip(here.times_dense, mean, here.density, strict=True):
-            panel.annotate(
-                percent(density), (x, y), (3, 3), textcoords="offset points", fontsize=7, color=look.colour
-            )
+        for place, (x, y, density) in enumerate(zip(here.times_dense, mean, here.density, strict=True)):
+            if len(look) <= LABELLED or place in (0, len(here) - 1):
+                panel.annotate(
+                    percent(density), (x, y), (3, 3), textcoords="offset points", fontsize=7, color=one.colour
+                )
     dense = rows[rows.level == 0].drop_duplicates("experiment")
     for level in (100 * dense[f"{measure}_mean"]).unique():
         panel.axhline(level, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1.5)

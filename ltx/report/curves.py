@@ -10,15 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ltx.report import style
-from ltx.report.runs import Experiment
-from ltx.report.sparsity import count, title
-from ltx.report.stats import band
+from ltx.report.lines import count, title
+from ltx.report.runs import Experiment, few
+from ltx.report.stats import band, ends
 from ltx.report.style import DASHES
 from ltx.report.tables import percent
 
 PAPERS = [1.0, 0.513, 0.211, 0.07, 0.036, 0.012]  # the densities whose curves the papers show
 COLOURS = ["#000000", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"]
-NOTE = "Lines: mean of n networks. Bands: their minimum and maximum. 100 %: the dense networks."
+BANDS = {
+    ("min", "max"): "Lines: mean of n networks. Bands: their minimum and maximum. 100 %: the dense networks.",
+    ("low", "high"): "Lines: mean over n seeds. Bands: 95 % t-intervals. 100 %: the dense networks.",
+}
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,23 @@ def learning_curves(experiments: Sequence[Experiment], summary: pd.DataFrame) ->
     colours = dict(zip(shown, COLOURS, strict=False))
     present = [density for density in shown if any(density in column.curves for column in columns)]
     handles = [Line2D([], [], color=colours[d], label=f"{percent(d)} % of weights") for d in present]
+    notes, interval = [BANDS[ends(summary)], *few(experiments)[1]], ends(summary) == ("low", "high")
     figure, axes = style.sheet(
         *(title(summary), 2, len(columns)),
         height=2.1,
-        below=style.below(handles, [NOTE]),
+        below=style.below(handles, notes),
         names=[column.title for column in columns],
     )
     for column, (accuracy, loss) in zip(columns, axes.T, strict=True):
         loss.set_xlabel("Training step")
         style.thousands(loss.xaxis)
         for density, rows in column.curves.items():
-            against_steps(accuracy, rows, "test_accuracy", colours[density], scale=100)
-            against_steps(loss, rows, "val_loss", colours[density], scale=1)
+            against_steps(accuracy, rows, "test_accuracy", colours[density], 100, interval)
+            against_steps(loss, rows, "val_loss", colours[density], 1, interval)
     zoom(axes)
     axes[0, 0].set_ylabel("Test accuracy (%)")
     axes[1, 0].set_ylabel("Validation loss")
-    style.footer(figure, handles, [NOTE])
+    style.footer(figure, handles, notes)
     return figure
 
 
@@ -71,15 +75,22 @@ def nearest(available: Sequence[float], wanted: Sequence[float]) -> list[float]:
 def side_by_side(
     experiments: Sequence[Experiment], summary: pd.DataFrame, densities: Sequence[float]
 ) -> list[Column]:
-    """What stands in each column; at most three."""
-    lines = summary.drop_duplicates("line")
-    lines = lines[:2] if len(experiments) == 1 else lines[lines.role == "ticket"][:3]
-    curves = {experiment.name: experiment.curves for experiment in experiments}
-    return [
-        Column(f"{line}, {count(summary[summary.line == line])}", at(densities, curves[name], role, tickets))
-        for line, name, role in zip(lines.line, lines.experiment, lines.role, strict=True)
-        for tickets in [summary[(summary.experiment == name) & (summary.role == "ticket")]]
-    ]
+    """What stands in each column: tickets and their first control, or the tickets of a few experiments."""
+    found: list[Column] = []
+    for experiment in few(experiments)[0]:
+        mine = summary[summary.experiment == experiment.name]
+        tickets = mine[mine.role == "ticket"]
+        for line, rows in mine.groupby("line", sort=False):
+            role = rows.role.iloc[0]
+            if role == "ticket" or (len(experiments) == 1 and len(found) < 2):
+                head = f"{panelled(rows)}{line}, {count(rows)}"
+                found.append(Column(head, at(densities, experiment.table("curves"), role, tickets)))
+    return found
+
+
+def panelled(rows: pd.DataFrame) -> str:
+    """The panel that a line stands in elsewhere, for the head of a column."""
+    return f"{rows.panel.iloc[0]}: " if rows.panel.iloc[0] else ""
 
 
 def at(
@@ -96,10 +107,15 @@ def at(
     return found if role in set(mine.role) else {}
 
 
-def against_steps(axes: Axes, rows: pd.DataFrame, measure: str, colour: str, *, scale: float) -> None:
+def against_steps(
+    axes: Axes, rows: pd.DataFrame, measure: str, colour: str, scale: float, interval: bool
+) -> None:
     """The mean curve of `rows`, solid for tickets and dashed for controls, with its band."""
-    curve, dash = scale * band(rows, "step", measure), DASHES[int(rows.role.iloc[0] != "ticket")]
-    axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.13, linewidth=0)
+    curve, dash = (
+        scale * band(rows, "step", measure, interval=interval),
+        DASHES[int(rows.role.iloc[0] != "ticket")],
+    )
+    axes.fill_between(curve.index, curve["low"], curve["high"], color=colour, alpha=0.13, linewidth=0)
     axes.plot(curve.index, curve["mean"], color=colour, linestyle=dash, linewidth=1.2)
 
 

@@ -2,26 +2,27 @@
 
 from collections.abc import Sequence
 
-import matplotlib
-import numpy as np
 import pandas as pd
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ltx.report import style
-from ltx.report.runs import Experiment
-from ltx.report.sparsity import title
+from ltx.report.lines import title
+from ltx.report.runs import Experiment, few
 from ltx.report.style import COLOURS, DASHES, MARKERS
 
 
 def density_per_layer(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:
     """Percent of each layer's weights remaining in the tickets, level by level; None without layers."""
-    tables = {e.name: e.layers[e.layers.role == "ticket"] for e in experiments if len(e.layers)}
+    shown, notes = few(experiments)
+    layers = {e.name: e.table("layers") for e in shown}
+    tables = {name: rows[rows.role == "ticket"] for name, rows in layers.items() if len(rows)}
     names = list(dict.fromkeys(name for table in tables.values() for name in table.layer))
     if not names:
         return None
-    notes = ["A line ends where every weight of its layer is pruned."]
+    notes = ["A line ends where every weight of its layer is pruned.", *notes]
+    if len(tables) > 1:
+        notes.append("Mean over seeds.")
     blocks = -(-len(names) // 28)  # legend columns
     right = 0.2 + blocks * (0.55 + 0.07 * max(map(len, names)))
     height = max(2.6, 0.17 * -(-len(names) // blocks))
@@ -30,9 +31,9 @@ def density_per_layer(experiments: Sequence[Experiment], summary: pd.DataFrame) 
         height=height,
         below=style.below([], notes),
         right=right,
-        names=[f"{experiment} tickets, mean over seeds" for experiment in tables],
+        names=[f"{name} tickets{', mean over seeds' if len(tables) == 1 else ''}" for name in tables],
     )
-    colours = COLOURS if len(names) <= len(COLOURS) else viridis(len(names))
+    colours = COLOURS if len(names) <= len(COLOURS) else style.viridis(len(names))
     for panel, table in zip(axes[0], tables.values(), strict=True):
         for place, name in enumerate(names):
             density = 100 * layer_density(table[table.layer == name])
@@ -54,8 +55,3 @@ def layer_density(rows: pd.DataFrame) -> pd.Series:
     """The density of one layer by level, over all seeds."""
     sums = rows.groupby("level")[["kept", "size"]].sum()
     return sums["kept"] / sums["size"]
-
-
-def viridis(count: int) -> list[str]:
-    """`count` colours in order, for networks with many layers."""
-    return [to_hex(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0, 0.92, count))]

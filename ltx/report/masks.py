@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ltx.report.runs import NETWORK, Experiment
+from ltx.report.runs import NETWORK, Experiment, few
 from ltx.report.tables import percent
 
 LEVELS = 7  # columns of a table
@@ -13,9 +13,10 @@ SUMMED = ["kept", "size", "among", "shared", "expected", "dead_outputs", "dead_i
 
 def markdown(experiments: Sequence[Experiment]) -> str:
     """The layers of every experiment's tickets as sections of a page; empty if nothing is known of them."""
-    return "\n".join(
-        line for e in experiments if len(e.layers) for line in section(e, several=len(experiments) > 1)
-    )
+    shown, notes = few(experiments)
+    several = len(experiments) > 1
+    page = [line for e in shown if len(e.table("layers")) for line in section(e, several=several)]
+    return "\n".join([*page, *(f"- {note}\n" for note in notes if page)])
 
 
 def section(experiment: Experiment, *, several: bool) -> list[str]:
@@ -44,7 +45,7 @@ def layers(experiment: Experiment) -> pd.DataFrame:
     with the tickets' own layer counts would be measured against.
     """
     key = [*NETWORK, "run", "layer"]
-    rows = experiment.layers.merge(experiment.masks, how="left", on=key)
+    rows = experiment.table("layers").merge(experiment.table("masks"), how="left", on=key)
     rows = rows[rows.role == "ticket"]
     rows = rows.assign(
         among=rows.kept.where(rows.overlap.notna()),

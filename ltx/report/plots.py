@@ -1,31 +1,30 @@
 """The figures of one config, drawn and written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
-import pandas as pd
+from matplotlib.figure import Figure
 
-from ltx.report import style
+from ltx.report import sparsity, style
 from ltx.report.channels import accuracy_vs_drawing_epoch, channels_per_layer, gammas, mask_distance
+from ltx.report.comparison import Comparison, Page
 from ltx.report.cost import accuracy_vs_cost
 from ltx.report.curves import learning_curves
 from ltx.report.layers import density_per_layer
-from ltx.report.runs import Experiment
 from ltx.report.sparsity import accuracy_vs_sparsity, early_stop_vs_sparsity
 
 
-def write(
-    folder: Path, experiments: Sequence[Experiment], summary: pd.DataFrame, kinds: Sequence[str]
-) -> list[Path]:
+def write(folder: Path, page: Page, kinds: Sequence[str]) -> list[Path]:
     """Draw into `folder` every figure for which there are numbers, in all `kinds` of files."""
+    experiments, summary = page.experiments, page.summary
     drawn = summary[(summary.n > 0) & (summary.density > 0)]
     if drawn.empty:
         return []
     with matplotlib.rc_context(style.STYLE):
         figures = {
-            "accuracy_vs_sparsity": accuracy_vs_sparsity(drawn),
-            "early_stop_vs_sparsity": early_stop_vs_sparsity(drawn),
+            "accuracy_vs_sparsity": accuracy_vs_sparsity(drawn, page.general),
+            "early_stop_vs_sparsity": early_stop_vs_sparsity(drawn, page.general),
             "learning_curves": learning_curves(experiments, drawn),
             "density_per_layer": density_per_layer(experiments, drawn),
             "accuracy_vs_cost": accuracy_vs_cost(experiments, drawn),
@@ -34,9 +33,27 @@ def write(
             "channels_per_layer": channels_per_layer(experiments, drawn),
             "gammas": gammas(experiments, drawn),
         }
-        return [
-            file
-            for name, figure in figures.items()
-            if figure is not None
-            for file in style.save(figure, folder / name, kinds)
-        ]
+        return saved(folder, figures, kinds)
+
+
+def write_comparison(folder: Path, comparison: Comparison, kinds: Sequence[str]) -> list[Path]:
+    """Draw into `folder` what compares all configs, in as many figures as that takes."""
+    summary, layout = comparison.summary, comparison.layout
+    drawn = summary[(summary.n > 0) & (summary.density > 0)]
+    if drawn.empty:
+        return []
+    keys = [key for key in layout.panels if drawn[key].nunique(dropna=False) > 1]
+    with matplotlib.rc_context(style.STYLE):
+        figures = sparsity.comparison(drawn, layout.by, keys, comparison.notes)
+        names = ["comparison", *(f"comparison_{place}" for place in range(2, len(figures) + 1))]
+        return saved(folder, dict(zip(names, figures, strict=True)), kinds)
+
+
+def saved(folder: Path, figures: Mapping[str, Figure | None], kinds: Sequence[str]) -> list[Path]:
+    """The files of the figures that there are."""
+    return [
+        file
+        for name, figure in figures.items()
+        if figure is not None
+        for file in style.save(figure, folder / name, kinds)
+    ]

@@ -2,8 +2,9 @@
 
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,101 +23,160 @@ COLUMNS = {
     "curves.csv": [*NETWORK, "step", "val_loss", "test_accuracy"],
     "layers.csv": [*NETWORK, "layer", "size", "kept"],
     "masks.csv": [*NETWORK, "layer", "overlap", "chance", "dead_outputs", "dead_inputs"],
-    "costs.csv": [*NETWORK, "search_epochs", "epochs", "total_epochs", "macs", "total_macs", "total_seconds"],
+    "costs.csv": [
+        *NETWORK,
+        "search_macs",
+        "search_epochs",
+        "epochs",
+        "total_epochs",
+        "macs",
+        "total_macs",
+        "total_seconds",
+    ],
     "channels.csv": [*NETWORK, "group", "channels", "kept"],
     "draws.csv": ["seed", "ratio", "epoch", "emerged"],
     "distances.csv": ["seed", "ratio", "epoch", "earlier", "distance"],
     "gammas.csv": ["seed", "when", "low", "high", "channels"],
 }
+WHERE_MEASURED = ("total_cpu_joules", "total_gpu_joules")  # columns that a table may lack
 WORDS = dict.fromkeys(("config", "method", "role", "layer", "group", "when"), str)  # never read as numbers
 
-MORE = ("costs", "channels", "draws", "distances", "gammas")
+BESIDE = 3
 SEARCH = "search"  # the role of a training that only finds tickets: it is paid for, not compared
+GROUPS = ("config", "method", "model", "dataset")  # settings that are names; what else they set hangs below
 
-# Settings in which runs of one experiment may differ: whom they trained, where, and whom they compared with.
-POOLED = {"seed", "seeds", "replicates", "controls", "out", "device", "checkpoint_seconds"}
+# Settings in which runs of one experiment may differ: whom they trained, where, whom they compared with and told.
+POOLED = {
+    *("seed", "seeds", "replicates", "controls", "control_draws", "out", "device"),
+    *("dataset.root", "dataset.workers", "checkpoint_seconds", "objective", "tracker"),
+}
+
+YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, ten times faster where libyaml is there
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One run folder, read: its tables, its status, and its settings as dotted names."""
+    """One run folder: its networks, its status, and its settings as dotted names; other tables when asked for."""
 
     path: Path
     levels: pd.DataFrame
-    curves: pd.DataFrame
-    layers: pd.DataFrame
-    masks: pd.DataFrame
-    more: Mapping[str, pd.DataFrame]  # the tables that not every run has, by name
     status: str
     settings: Mapping[str, str]
+    known: bool = True  # whether the configuration could be read
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
         return f"{self.path.parent.name}/{self.path.name}"
 
-    @property
-    def config(self) -> str:
-        return str(self.levels.config.iloc[0])
-
-    @property
-    def method(self) -> str:
-        return str(self.levels.method.iloc[0])
+    def table(self, name: str) -> pd.DataFrame:
+        """One of `COLUMNS`, read once; UserError if it is damaged."""
+        if name not in self.tables:
+            self.tables[name] = read_table(self.path / f"{name}.csv")
+        return self.tables[name]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Experiment:
-    """Runs that differ only in `POOLED`, as one; `name` tells it from the others of its config."""
+    """Runs that differ only in `POOLED`, as one."""
 
-    name: str
-    levels: pd.DataFrame  # every network once, also those that diverged
-    curves: pd.DataFrame  # of networks that did not diverge
-    layers: pd.DataFrame  # likewise
-    masks: pd.DataFrame  # likewise
-    more: Mapping[str, pd.DataFrame]  # the tables that not every run has, by name
+    runs: Sequence[Run]
+    settings: Mapping[str, str]
+    levels: pd.DataFrame  # every network once, also those that diverged; `run` is the position in `runs`
     notes: list[str]  # what a reader of its numbers must know
+    name: str = ""  # tells it from the others beside it
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    @property
+    def sound(self) -> pd.DataFrame:
+        """Which networks did not diverge, and the run of each."""
+        return self.levels.loc[self.levels.diverged == 0, [*NETWORK, "run"]]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the networks that did not diverge, read when first asked for; of a damaged one a note."""
+        if name not in self.tables:
+            found = []
+            for run in self.runs:
+                try:
+                    found.append(run.table(name))
+                except UserError as error:
+                    found.append(empty(name))
+                    self.notes.append(f"Left out: {error}.")
+            rows = stack(found)
+            named = set(NETWORK) <= set(rows)
+            rows = rows.merge(self.sound) if named else rows.drop(columns="run").drop_duplicates()
+            self.tables[name] = rows
+        return self.tables[name]
+
+    def only(self, seed: int) -> "Experiment":
+        """The part of one seed, as an experiment of its own."""
+        levels = self.levels[self.levels.seed == seed]
+        settings = {**self.settings, "seed": str(seed)}
+        return replace(self, settings=settings, levels=levels, notes=list(self.notes), tables={})
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Every folder with a levels.csv at or below `paths`, sorted; a UserError if there is none."""
+    """Every folder with a levels.csv at or below `paths`, sorted, hidden ones and what lies inside a run left out.
+
+    A UserError if there is none.
+    """
     if missing := [str(path) for path in paths if not path.exists()]:
         raise UserError(f"no such folder: {', '.join(missing)}")
-    found = {file.parent.resolve(): file.parent for path in paths for file in path.rglob("levels.csv")}
+    found = {}
+    for path in paths:
+        for folder, below, files in os.walk(path):
+            below[:] = [name for name in below if not name.startswith(".")]
+            if "levels.csv" in files:
+                found[Path(folder).resolve()] = Path(folder)
+                below.clear()
     if not found:
         raise UserError(f"no run (a folder with levels.csv) in {', '.join(map(str, paths))}")
     return sorted(found.values())
 
 
 def read_run(path: Path) -> Run:
-    """The run in folder `path`, whatever of it is written so far; a UserError if a table lacks a column."""
-    manifest, config = (
-        mapping(path / "manifest.json", json.loads),
-        mapping(path / "config.yaml", yaml.safe_load),
-    )
-    tree = config or {name: manifest.get(name) for name in ("model", "dataset")}
-    return Run(
-        path=path,
-        levels=read_table(path / "levels.csv"),
-        curves=read_table(path / "curves.csv"),
-        layers=read_table(path / "layers.csv"),
-        masks=read_table(path / "masks.csv"),
-        more={name: read_table(path / f"{name}.csv") for name in MORE},
-        status=str(manifest.get("status", "unknown")),
-        settings=flat({key: value for key, value in tree.items() if key not in POOLED}),
-    )
+    """The run in folder `path`, whatever of it is written so far; a UserError if its levels.csv is damaged."""
+    manifest = mapping(path / "manifest.json", json.loads)
+    config = mapping(path / "config.yaml", lambda text: yaml.load(text, YAML))
+    levels = read_table(path / "levels.csv")
+    names = {key: str(levels[key].iloc[0]) for key in ("config", "method")} if len(levels) else {}
+    rest = flat(config or {name: manifest.get(name) for name in ("model", "dataset")})
+    rest = {key.removesuffix(".name") if key[:-5] in GROUPS else key: value for key, value in rest.items()}
+    if "fingerprint" in manifest:
+        rest["dataset.fingerprint"] = str(manifest["fingerprint"])
+    settings = names | {key: value for key, value in rest.items() if key not in POOLED and key not in names}
+    status = str(manifest.get("status", "unknown"))
+    return Run(path, levels, status, settings, known=bool(config))
+
+
+def empty(name: str) -> pd.DataFrame:
+    """A table without rows."""
+    return pd.DataFrame(columns=COLUMNS[f"{name}.csv"])
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The csv at `path` without a last line that was cut while being written; empty if there is no file."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if not whole:
-        return pd.DataFrame(columns=COLUMNS[path.name])
+    """The columns we use of the csv at `path`, without a last line that was cut while being written.
+
+    Empty if there is no file; a UserError if it is damaged.
+    """
+    columns = COLUMNS[path.name]
     try:
-        frame = pd.read_csv(io.StringIO(whole), dtype=WORDS)
-    except pd.errors.ParserError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if missing := [column for column in COLUMNS[path.name] if column not in frame]:
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if not whole:
+            return empty(path.stem)
+        frame = pd.read_csv(
+            io.BytesIO(whole), dtype=WORDS, usecols=lambda name: name in (*columns, *WHERE_MEASURED)
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {str(error).strip().splitlines()[0]}") from None
+    if missing := [column for column in columns if column not in frame]:
         raise UserError(f"{path} lacks the column {', '.join(missing)}")
+    for column in frame if len(frame) else ():
+        if column not in WORDS and frame[column].dtype.kind not in "iufb":
+            raise UserError(f"{path} is damaged: not every {column} is a number")
+        if column in NETWORK and frame[column].isna().any():
+            raise UserError(f"{path} is damaged: a row has no {column}")
     return frame
 
 
@@ -130,64 +190,57 @@ def mapping(path: Path, parse: Any) -> dict[str, Any]:
 
 
 def flat(tree: Any, name: str = "") -> dict[str, str]:
-    """Nested mappings as one, with dotted names and text values."""
+    """Nested mappings as one, with dotted names and values as they are typed."""
     if not isinstance(tree, dict):
-        return {name: str(tree)}
+        return {name: typed(tree)}
     return {
         k: v for key, branch in tree.items() for k, v in flat(branch, f"{name}.{key}".lstrip(".")).items()
     }
 
 
-def pool(runs: Iterable[Run]) -> dict[str, list[Experiment]]:
-    """The experiments of every config: runs that agree in all but `POOLED` become one."""
+def typed(value: Any) -> str:
+    """A setting as it is typed on the command line: 0.1, true, null, [300,100]."""
+    if isinstance(value, list):
+        return f"[{','.join(map(typed, value))}]"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def pool(runs: Iterable[Run]) -> list[Experiment]:
+    """Runs that agree in all settings but `POOLED` become one experiment."""
     groups: dict[Any, list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.config, run.method, frozenset(run.settings.items())), []).append(run)
-    configs: dict[str, list[Experiment]] = {}
-    for (config, method, _), members in groups.items():
-        rivals = [group[0].settings for key, group in groups.items() if key[:2] == (config, method)]
-        name = " ".join([method, *differences(members[0].settings, rivals)])
-        configs.setdefault(config, []).append(merge(name, members))
-    return configs
+        groups.setdefault(frozenset(run.settings.items()), []).append(run)
+    return [merge(members) for members in groups.values()]
 
 
-def differences(settings: Mapping[str, str], rivals: Sequence[Mapping[str, str]]) -> list[str]:
-    """The settings, as `name=value`, in which not all `rivals` agree."""
-    varying = [key for key in settings if len({rival.get(key) for rival in rivals}) > 1]
-    return [f"{key}={settings[key]}" for key in varying]
-
-
-def merge(name: str, runs: Sequence[Run]) -> Experiment:
+def merge(runs: Sequence[Run]) -> Experiment:
     """One experiment from its runs; a network that several of them trained counts once, as in the longest."""
     runs = sorted(runs, key=lambda run: -len(run.levels))
     levels = stack([run.levels for run in runs])
     levels = levels[levels.role != SEARCH]
     again = levels.duplicated(NETWORK)
     winners = levels.run[levels.duplicated(NETWORK, keep=False) & ~again].unique()
-    notes = [
-        f"{run.name} is not complete (status: {run.status})." for run in runs if run.status != "complete"
-    ]
+    notes = []
     if len(winners):
         names = ", ".join(runs[winner].name for winner in winners)
         notes.append(
             f"{again.sum()} networks were found in more than one run and counted once, as in {names}."
         )
-    levels = levels[~again]
-    sound = levels.loc[levels.diverged == 0, [*NETWORK, "run"]]
-    curves, layers, masks = (
-        stack([getattr(run, table) for run in runs]).merge(sound) for table in ("curves", "layers", "masks")
-    )
-    more = {table: stack([run.more[table] for run in runs]) for table in MORE}
-    for table, rows in more.items():
-        of_networks = set(NETWORK) <= set(rows)
-        more[table] = rows.merge(sound) if of_networks else rows.drop(columns="run").drop_duplicates()
-    late = more["draws"][more["draws"].emerged == 0]
+    found = Experiment(runs, runs[0].settings, levels[~again], notes)
+    draws = found.table("draws")
     notes += [
         f"No ticket emerged at ratio {ratio:g} for seed {', '.join(map(str, rows.seed))}: "
         f"it was drawn when the search had ended, after epoch {rows.epoch.max()}."
-        for ratio, rows in late.groupby("ratio")
+        for ratio, rows in draws[draws.emerged == 0].groupby("ratio")
     ]
-    return Experiment(name, levels, curves, layers, masks, more, notes)
+    return found
+
+
+def few(experiments: Sequence[Experiment]) -> tuple[Sequence[Experiment], list[str]]:
+    """The experiments that stand beside each other where each needs room of its own, and a note on the others."""
+    if len(experiments) <= BESIDE:
+        return experiments, []
+    return experiments[:BESIDE], [f"Shown: the first {BESIDE} of {len(experiments)} lines of tickets."]
 
 
 def stack(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

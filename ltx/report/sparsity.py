@@ -1,82 +1,87 @@
 """Accuracy and learning speed over percent of weights remaining: the papers' figures 1 and 4."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from ltx.report import style
-from ltx.report.stats import dense
-from ltx.report.style import COLOURS, DASHES, GREY, MARKERS
+from ltx.report.lines import (
+    NAMED,
+    against_sparsity,
+    bars,
+    baseline_text,
+    count,
+    cut,
+    highest,
+    legend,
+    looks,
+    readable,
+    title,
+    visible,
+)
 
-BARS = "Points: mean of n networks. Bars: their minimum and maximum."
-
-
-@dataclass(frozen=True)
-class Look:
-    """How one line is drawn: colour and dash by role; with several experiments, colour by experiment."""
-
-    colour: str
-    dash: Any
-    marker: str
-
-
-def looks(summary: pd.DataFrame) -> dict[str, Look]:
-    """The look of every line of a summary."""
-    lines = summary.drop_duplicates("line")
-    roles, names = list(lines.role.unique()), list(lines.experiment.unique())
-    found = {}
-    for place, (line, name, role) in enumerate(zip(lines.line, lines.experiment, lines.role, strict=True)):
-        hue = names.index(name) if len(names) > 1 else roles.index(role)
-        found[str(line)] = Look(
-            COLOURS[hue % len(COLOURS)],
-            DASHES[roles.index(role) % len(DASHES)],
-            MARKERS[place % len(MARKERS)],
-        )
-    return found
+ROWS = 6  # of panels in a figure of one config
+PANELS = 12  # in a figure of all configs
+FIGURES = 2  # of all configs
+MEASURES = {
+    "early_stop_test_accuracy": "At early stop",
+    "final_test_accuracy": "At the end of training",
+}
 
 
-def accuracy_vs_sparsity(summary: pd.DataFrame) -> Figure:
+def accuracy_vs_sparsity(summary: pd.DataFrame, general: Sequence[str] = ()) -> Figure:
     """Test accuracy at early stop and at the end of training over percent of weights remaining."""
-    measures = {
-        "early_stop_test_accuracy": "At early stop",
-        "final_test_accuracy": "At the end of training",
-    }
-    handles, notes = legend(summary), [BARS]
-    means = [f"{measure}_mean" for measure in measures]
-    tickets = summary.loc[summary.role == "ticket", means].to_numpy()
-    lows = summary[[f"{measure}_min" for measure in measures]].to_numpy()
-    highs = summary[[f"{measure}_max" for measure in measures]].to_numpy()
-    low = style.floor(np.append(lows, highs), tickets, least=0.04)
-    if len(cut := summary[(summary[means] < low).any(axis=1)]):
-        below = cut.line.unique()
-        fall = f"{', '.join(below)} falls" if len(below) < 4 else f"{len(below)} lines fall"
-        notes.append(f"The axis is cut at {100 * low:.1f} %: {fall} below it.")
-    names = [f"{name}{baseline_text(summary, measure)}" for measure, name in measures.items()]
+    summary, notes = readable(summary)
+    notes += general
+    panels = list(summary.panel.unique())
+    if len(panels) > ROWS:
+        notes.append(f"Shown: the first {ROWS} of {len(panels)} panels; the tables have all.")
+    rows = [summary[summary.panel == panel] for panel in panels[:ROWS]]
+    shown = pd.concat(rows)
+    low, below = visible(shown, list(MEASURES))
+    handles, notes = legend(shown), [bars(summary), *notes, *cut(low, below)]
+    names = [
+        f"{panel}: {name[0].lower()}{name[1:]}{base}" if panel else f"{name}{base}"
+        for panel, here in zip(panels, rows, strict=False)
+        for measure, name in MEASURES.items()
+        for base in [baseline_text(here, measure)]
+    ]
     figure, axes = style.sheet(
-        title(summary), 1, 2, height=2.6, below=style.below(handles, notes), names=names
+        *(title(summary), len(rows), 2),
+        height=2.6 if len(rows) == 1 else 1.9,
+        below=style.below(handles, notes),
+        names=names,
     )
-    for panel, measure in zip(axes[0], measures, strict=True):
-        against_sparsity(panel, summary, measure, scale=100)
-        style.sparsity_axis(panel, summary.density.tolist(), apart=0.11)
-    axes[0, 0].set_ylim(style.limits(100 * low, 100 * np.nanmax(highs), least=0.1))
-    axes[0, 0].set_ylabel("Test accuracy (%)")
+    look, limits = looks(shown), style.limits(100 * low, 100 * highest(shown, list(MEASURES)), least=0.1)
+    for place, (here, row) in enumerate(zip(rows, axes, strict=True), start=1):
+        for panel, measure in zip(row, MEASURES, strict=True):
+            against_sparsity(panel, here, measure, look, scale=100)
+            style.sparsity_axis(panel, shown.density.tolist(), apart=0.11, bare=len(rows) == 1)
+            panel.set_xlabel(panel.get_xlabel() if place == len(rows) else "")
+        row[0].set_ylim(limits)
+        row[0].set_ylabel("Test accuracy (%)")
     style.footer(figure, handles, notes)
     return figure
 
 
-def early_stop_vs_sparsity(summary: pd.DataFrame) -> Figure:
+def early_stop_vs_sparsity(summary: pd.DataFrame, general: Sequence[str] = ()) -> Figure:
     """The step of minimum validation loss over percent of weights remaining."""
-    handles, notes = legend(summary), [BARS]
+    summary, notes = readable(summary)
+    notes += general
+    panels = list(summary.panel.unique())
+    if len(panels) > 1:
+        return grid(
+            f"{title(summary)}: the step of minimum validation loss",
+            *(summary, panels[:PANELS], "early_stop_step", few_columns(len(panels))),
+            [*notes, *beyond(panels)],
+        )
+    handles, notes = legend(summary), [bars(summary), *notes]
     names = ["How fast it learns: the step of minimum validation loss"]
     figure, axes = style.sheet(
         title(summary), 1, 1, height=2.6, below=style.below(handles, notes), names=names
     )
-    against_sparsity(axes[0, 0], summary, "early_stop_step", scale=1)
+    against_sparsity(axes[0, 0], summary, "early_stop_step", looks(summary), scale=1)
     axes[0, 0].set_ylabel("Early-stop step")
     axes[0, 0].set_ylim(bottom=0)
     style.thousands(axes[0, 0].yaxis)
@@ -85,50 +90,93 @@ def early_stop_vs_sparsity(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def title(summary: pd.DataFrame) -> str:
-    """The config, and the method if there is only one."""
-    methods = summary.method.unique()
-    return str(summary.config.iloc[0]) + (f" · {methods[0]}" if len(methods) == 1 else "")
+def beyond(panels: Sequence[str]) -> list[str]:
+    """A note on the panels that a figure has no room for."""
+    more = len(panels) > PANELS
+    return [f"Shown: the first {PANELS} of {len(panels)} panels; the tables have all."] if more else []
 
 
-def baseline_text(summary: pd.DataFrame, measure: str) -> str:
-    """The dense accuracy for a panel's title, where all experiments share it."""
-    values = dense(summary)[f"{measure}_mean"].unique()
-    return f" (dense {100 * values[0]:.2f} %)" if len(values) == 1 else ""
+def comparison(
+    summary: pd.DataFrame, by: Sequence[str], keys: Sequence[str], notes: Sequence[str]
+) -> list[Figure]:
+    """Test accuracy at early stop of everything compared, `PANELS` panels a figure.
+
+    A panel per value of `keys`, lines by `by`. The config is the column if a few have the same panels.
+    """
+    summary, left_out = readable(summary)
+    groups = dict(list(summary.groupby("config", sort=False)))
+    rest = [key for key in keys if key != "config"]
+    alike = {str(rows[rest].drop_duplicates().astype(str).to_numpy().tolist()) for rows in groups.values()}
+    panels, columns = list(summary.panel.unique()), few_columns(summary.panel.nunique())
+    if len(alike) == 1 and 1 < len(groups) <= 3:
+        columns = len(groups)
+        panels = [p for row in zip(*(g.panel.unique() for g in groups.values()), strict=True) for p in row]
+    what = ", by ".join(["Test accuracy at early stop", *([" and ".join(by)] if by else [])])
+    left_out += [f"Panels: {', '.join(keys)}."] if keys else []
+    if len(panels) > FIGURES * PANELS:
+        left_out.append(f"Shown: the first {FIGURES * PANELS} of {len(panels)} panels; the tables have all.")
+        panels = panels[: FIGURES * PANELS]
+    figures = []
+    for start in range(0, len(panels), PANELS):
+        of = f" ({start // PANELS + 1} of {-(-len(panels) // PANELS)})" if len(panels) > PANELS else ""
+        shown = panels[start : start + PANELS]
+        all_notes = [*left_out, *notes]
+        figures.append(grid(what + of, summary, shown, "early_stop_test_accuracy", columns, all_notes))
+    return figures
 
 
-def against_sparsity(axes: Axes, summary: pd.DataFrame, measure: str, *, scale: float) -> None:
-    """Every line of `measure` as means with bars from min to max, and the dense mean as a dotted level."""
-    look = looks(summary)
-    for line, rows in summary.groupby("line", sort=False):
-        mean, low, high = (scale * rows[f"{measure}_{what}"].to_numpy() for what in ("mean", "min", "max"))
-        style = look[str(line)]
-        axes.errorbar(
-            100 * rows.density.to_numpy(), mean, yerr=np.maximum([mean - low, high - mean], 0), label=line,
-            color=style.colour, linestyle=style.dash, marker=style.marker,
-            elinewidth=0.8, capsize=1.5, capthick=0.8, zorder=3 if rows.role.iloc[0] == "ticket" else 2.5,
-        )  # fmt: skip
-    baselines = dense(summary).drop_duplicates(f"{measure}_mean")
-    for _, row in baselines.iterrows():
-        colour = look[row.line].colour if len(baselines) > 1 else GREY
-        axes.axhline(scale * row[f"{measure}_mean"], color=colour, linewidth=0.9, linestyle=":", zorder=1.5)
+def few_columns(panels: int) -> int:
+    """How many panels stand side by side."""
+    return min(panels, 2 if panels in (2, 4) else 3)
 
 
-def legend(summary: pd.DataFrame) -> list[Line2D]:
-    """One entry per line, naming its n, and one for the dense level."""
-    entries = [
-        Line2D(
-            [], [], color=look.colour, linestyle=look.dash, marker=look.marker, label=f"{line}, {count(rows)}"
-        )
-        for (line, look), (_, rows) in zip(
-            looks(summary).items(), summary.groupby("line", sort=False), strict=True
-        )
-    ]
-    return [*entries, Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="dense network")]
-
-
-def count(rows: pd.DataFrame) -> str:
-    """How many networks stand behind the points of one line: `n = 15 (5 seeds × 3 draws)`."""
-    low, high = rows.n.min(), rows.n.max()
-    of = f" ({rows.seeds.max()} seeds × {rows.draws.max()} draws)" if rows.draws.max() > 1 else ""
-    return f"n = {high}{of}" if low == high else f"n = {low} to {high}{of}"
+def grid(
+    heading: str,
+    summary: pd.DataFrame,
+    panels: Sequence[str],
+    measure: str,
+    columns: int,
+    notes: Sequence[str],
+) -> Figure:
+    """One measure in many panels, row by row; panels of one config share their y axis."""
+    look, scale = looks(summary), 1 if measure == "early_stop_step" else 100
+    shown = summary[summary.panel.isin(panels)]
+    handles, notes = legend(summary, shown), [bars(summary), *notes]
+    configs, limits = {panel: here.config.iloc[0] for panel, here in shown.groupby("panel")}, {}
+    fallen: dict[str, None] = {}
+    for config in dict.fromkeys(configs.values()):
+        here = summary[summary.config == config]
+        low, below = (0.0, []) if scale == 1 else visible(here, [measure])
+        limits[config] = style.limits(scale * low, scale * highest(here, [measure]), least=0.1)
+        fallen |= dict.fromkeys(line for line in below if line in set(shown.line))
+    if fallen:
+        names = ", ".join(fallen) if len(fallen) <= NAMED else f"{len(fallen)} lines"
+        notes.append(f"Axes are cut: {names} {'falls' if len(fallen) == 1 else 'fall'} below them.")
+    counts = {panel: count(shown[shown.panel == panel]) for panel in panels}
+    several = len(set(counts.values())) > 1  # then the legend's n is no panel's own
+    rows = -(-len(panels) // columns)
+    figure, axes = style.sheet(
+        *(heading, rows, columns),
+        height=1.75,
+        below=style.below(handles, notes),
+        names=[f"{panel}, {n}" for panel, n in counts.items()] if several else panels,
+        shared=False,
+    )
+    for place, axis in enumerate(axes.flat):
+        if place >= len(panels):
+            axis.set_visible(False)
+            continue
+        here = shown[shown.panel == panels[place]]
+        against_sparsity(axis, here, measure, look, scale=scale)
+        style.sparsity_axis(axis, shown.density.tolist(), apart=0.11 if columns < 3 else 0.17, bare=False)
+        last = place + columns >= len(panels)
+        axis.tick_params(labelbottom=last)
+        axis.set_xlabel(axis.get_xlabel() if last else "")
+        axis.set_ylim(limits[configs[panels[place]]])
+        if scale == 1:
+            axis.set_ylim(bottom=0)
+            style.thousands(axis.yaxis)
+        if place % columns == 0:
+            axis.set_ylabel("Early-stop step" if scale == 1 else "Test accuracy (%)")
+    style.footer(figure, handles, notes)
+    return figure

@@ -5,9 +5,11 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
@@ -16,6 +18,7 @@ from matplotlib.ticker import (
     FuncFormatter,
     LogLocator,
     MaxNLocator,
+    NullFormatter,
     NullLocator,
 )
 
@@ -52,6 +55,7 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
 }
 WIDTH, LEFT, RIGHT, TOP, GAP = 7.2, 0.75, 0.12, 0.55, 0.3  # inches: a page's text width, and margins
+OWN_AXIS = 0.5  # inches between panels that have y axes of their own
 LINE = 0.17  # inches per line of text below the panels
 
 
@@ -64,31 +68,36 @@ def sheet(
     below: float,
     right: float = RIGHT,
     names: Sequence[str] = (),
+    shared: bool = True,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of `rows` x `columns` panels, with `below` and `right` inches around, `names` on top.
+    """A figure of `rows` x `columns` panels, with `below` and `right` inches around, `names` on top of them.
 
-    Panels are `height` inches tall. All places are fixed: matplotlib finds them no faster than it draws.
+    Panels are `height` inches tall; those of a row have one y axis if it is `shared`. All places are fixed:
+    matplotlib finds them no faster than it draws.
     """
-    wide = (WIDTH - LEFT - right - (columns - 1) * GAP) / columns
+    gap = GAP if shared else OWN_AXIS
+    wide = (WIDTH - LEFT - right - (columns - 1) * gap) / columns
     names = [fill(name, int(14 * wide)) for name in names]
-    top = TOP + LINE * max((name.count("\n") for name in names), default=0)
-    tall = top + rows * height + (rows - 1) * GAP + below
+    heads = LINE * max((name.count("\n") for name in names), default=0)
+    top = TOP + heads
+    between = GAP if len(names) <= columns else GAP + heads + 0.12
+    tall = top + rows * height + (rows - 1) * between + below
     figure = Figure(figsize=(WIDTH, tall))
     axes = figure.subplots(
         *(rows, columns),
         sharex=True,
-        sharey="row",
+        sharey="row" if shared else False,
         squeeze=False,
         gridspec_kw={
             "left": LEFT / WIDTH,
             "right": 1 - right / WIDTH,
             "top": 1 - top / tall,
             "bottom": below / tall,
-            "wspace": GAP / wide,
-            "hspace": GAP / height,
+            "wspace": gap / wide,
+            "hspace": between / height,
         },
     )
-    for panel, name in zip(axes[0], names, strict=False):
+    for panel, name in zip(axes.flat, names, strict=False):
         panel.set_title(name, loc="left")
     for panel in axes.flat:
         panel.xaxis.set_label_coords(0.5, -0.23 / height)
@@ -105,13 +114,19 @@ def legend_columns(handles: Sequence[Line2D]) -> int:
 
 def below(handles: Sequence[Line2D], notes: Sequence[str]) -> float:
     """Inches that an axis label and `footer` need."""
-    return 0.56 + LINE * (-(-len(handles) // legend_columns(handles)) + len(notes))
+    lines = wrapped(notes).count("\n") + 1 if notes else 0
+    return 0.56 + LINE * (-(-len(handles) // legend_columns(handles)) + lines)
+
+
+def wrapped(notes: Sequence[str]) -> str:
+    """Notes in the width of a figure, each on a line of its own or more."""
+    return "\n".join(fill(note, 102) for note in notes)
 
 
 def footer(figure: Figure, handles: Sequence[Line2D], notes: Sequence[str]) -> None:
     """The legend and below it the notes, under the panels."""
     left, tall = LEFT / WIDTH, figure.get_figheight()
-    figure.text(left, 0.06 / tall, "\n".join(notes), va="bottom", color=GREY, fontsize=8, linespacing=1.35)
+    figure.text(left, 0.06 / tall, wrapped(notes), va="bottom", color=GREY, fontsize=8, linespacing=1.35)
     top = below(handles, notes) - 0.44
     figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(left, top / tall), ncols=legend_columns(handles),
@@ -119,10 +134,16 @@ def footer(figure: Figure, handles: Sequence[Line2D], notes: Sequence[str]) -> N
     )  # fmt: skip
 
 
-def sparsity_axis(axes: Axes, densities: Sequence[float], *, apart: float) -> None:
+def viridis(count: int) -> list[str]:
+    """`count` colours in order, where there are too many to tell one by one."""
+    return [to_hex(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0, 0.92, count))]
+
+
+def sparsity_axis(axes: Axes, densities: Sequence[float], *, apart: float, bare: bool = True) -> None:
     """Percent of weights remaining, logarithmic and falling to the right, ticks at measured densities.
 
-    Labelled ticks are at least `apart` of the axis from each other; the others are short and bare.
+    Labelled ticks are at least `apart` of the axis from each other; the others are short and `bare`, or left out:
+    ticks take longer to draw than anything else.
     """
     places = (100 * np.unique(densities)[::-1]).tolist()
     axes.set_xscale("log")
@@ -130,8 +151,8 @@ def sparsity_axis(axes: Axes, densities: Sequence[float], *, apart: float) -> No
     chosen = spread_out(places, apart * np.log10(1.21 * places[0] / places[-1]))
     axes.xaxis.set_major_locator(FixedLocator(chosen))
     axes.xaxis.set_major_formatter(FixedFormatter([percent(place / 100) for place in chosen]))
-    axes.xaxis.set_minor_locator(FixedLocator(places))
-    axes.xaxis.set_minor_formatter(FixedFormatter([""] * len(places)))
+    axes.xaxis.set_minor_locator(FixedLocator(places if bare else []))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("Percent of weights remaining")
 
 

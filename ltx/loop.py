@@ -15,7 +15,7 @@ from ltx.methods.base import Search
 from ltx.recipe import Plan
 from ltx.store import Store, identity
 from ltx.task import Task
-from ltx.ticket import Round, Trained
+from ltx.ticket import Round, Trained, Tree
 
 if TYPE_CHECKING:
     from ltx.config import Run
@@ -25,7 +25,7 @@ class Show(Protocol):
     """What the terminal is told."""
 
     def begin(self, task: Task, round: Round) -> None: ...
-    def tick(self, step: int, accuracy: float | None) -> None: ...
+    def tick(self, step: int, measured: Tree | None) -> None: ...
     def end(self, task: Task, round: Round, trained: Trained, *, fresh: bool) -> None: ...
 
 

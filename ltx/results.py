@@ -1,0 +1,177 @@
+"""Runs in Python: tidy tables of one run or of a tree of runs, and the networks behind them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import yaml
+
+from ltx import report
+from ltx.errors import UserError, unknown
+from ltx.objective import Objective, objective
+from ltx.report.runs import COLUMNS, POOLED, find_runs, mapping, read_table
+from ltx.show import read_manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ltx.reopen import Kept
+
+TABLES = [file.removesuffix(".csv") for file in COLUMNS]
+
+
+def load(*paths: str | os.PathLike[str]) -> Results:
+    """The runs at or below the paths, as far as they have come; raises UserError if there is none."""
+    return Results(find_runs([Path(path) for path in paths]))
+
+
+class Results:
+    """What one or more runs left behind; `results[0]` or `results["digits_lenet/lenet-..."]` is one of them.
+
+    Tables are read when they are first asked for, without torch; a table that no run has is empty. Every row
+    begins with its run, config and method and, where several runs are loaded, the settings in which they differ.
+    Accuracies and densities are fractions.
+    """
+
+    levels: pd.DataFrame
+    """a row per trained network: density, early-stop step, accuracies, steps, seconds"""
+    curves: pd.DataFrame
+    """a row per evaluation of every network"""
+    layers: pd.DataFrame
+    """a row per layer of every network: its size and the weights kept"""
+    masks: pd.DataFrame
+    """a row per pruned layer of every network: overlap with the other seeds' masks, dead units"""
+    costs: pd.DataFrame
+    """a row per network: what finding and training it cost"""
+    channels: pd.DataFrame
+    """of methods that prune channels: a row per group of channels of every network"""
+    draws: pd.DataFrame
+    """of Early-Bird tickets: when each was drawn"""
+    distances: pd.DataFrame
+    """of Early-Bird tickets: how far masks of two epochs are apart"""
+    gammas: pd.DataFrame
+    """of Early-Bird tickets: how BatchNorm's scales lie"""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = list(folders)
+        names = [f"{folder.parent.name}/{folder.name}" for folder in self.folders]
+        self.names = names if len(set(names)) == len(names) else list(map(str, self.folders))
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name not in TABLES:
+            raise AttributeError(f"no {name} in results; their tables are {', '.join(TABLES)}")
+        tables = [read_table(folder / f"{name}.csv") for folder in self.folders]
+        named = [table.assign(run=run) for run, table in zip(self.names, tables, strict=True)]
+        rows = pd.concat([table for table in named if len(table)] or named[:1], ignore_index=True)
+        about = self.runs.drop(columns=["status", "folder"])
+        own = [column for column in rows.columns if column not in ("config", "method")]
+        self.__dict__[name] = table = about.merge(rows[own], on="run")
+        return table
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *TABLES})
+
+    def __repr__(self) -> str:
+        return self.runs.to_string(index=False)
+
+    def _repr_html_(self) -> str:
+        return self.runs.to_html(index=False)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row per run: its name, config, method, the settings in which the runs differ, status and folder."""
+        manifests = [mapping(folder / "manifest.json", json.loads) for folder in self.folders]
+        configs = [mapping(folder / "config.yaml", yaml.safe_load) for folder in self.folders]
+        settings = pd.json_normalize(configs)
+        settings = settings.map(lambda value: str(value) if isinstance(value, list) else value)
+        skipped = {*POOLED, "method.name", "dataset.root", "dataset.workers"}
+        differ = [
+            key
+            for key in settings.columns
+            if not {key, key.partition(".")[0]} & skipped
+            and settings[key].astype(str).nunique(dropna=False) > 1
+        ]
+        return pd.DataFrame(
+            {
+                "run": self.names,
+                "config": [manifest.get("config") for manifest in manifests],
+                "method": [config.get("method", {}).get("name") for config in configs],
+                **settings[differ],
+                "status": [manifest.get("status", "unknown") for manifest in manifests],
+                "folder": list(map(str, self.folders)),
+            }
+        )
+
+    def summary(self) -> pd.DataFrame:
+        """Means and spreads over seeds: a row per line and level, as `ltx plot` writes them."""
+        return report.table(self.folders)
+
+    def draw(self, out: str | os.PathLike[str] | None = None) -> list[Path]:
+        """Write the figures and tables that `ltx plot` makes, and return their files."""
+        return report.draw(self.folders, out=Path(out) if out else None)
+
+    # -- one run --------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    def __getitem__(self, which: int | slice | str) -> Results:
+        if isinstance(which, str):
+            if which not in self.names:
+                raise unknown("run", which, self.names)
+            which = self.names.index(which)
+        chosen = self.folders[which]
+        return Results(chosen if isinstance(chosen, list) else [chosen])
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run; raises UserError if several are loaded."""
+        if len(self) > 1:
+            raise UserError(f"{len(self)} runs are loaded: choose one, as in results[0]")
+        return self.folders[0]
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the run says of itself: status, versions, machine, seeds, data."""
+        return read_manifest(self.folder)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's whole configuration."""
+        return mapping(self.folder / "config.yaml", yaml.safe_load)
+
+    def objective(self, **changes: Any) -> float:
+        """The validation measure that the configuration names, as `measure`, `level` and `tolerance` change it.
+
+        Raises UserError for a measure or a level that does not exist.
+        """
+        return objective(self.folder, Objective(**self.config.get("objective", {}) | changes))
+
+    def ticket(self, level: int, seed: int | None = None, role: str = "ticket", draw: int = 0) -> Kept:
+        """The mask, start weights and trained weights of a level, or of a control by its `role` and `draw`.
+
+        Of one seed, or of all, stacked on axis 0. Raises UserError if they are not in the run's folder.
+        """
+        from ltx.reopen import Kept
+
+        return Kept(self.folder, level, seed, role, draw)
+
+    def network(self, level: int, seed: int, role: str = "ticket", draw: int = 0) -> nn.Module:
+        """The trained network, in evaluation mode: from images as `examples` has them to logits."""
+        from ltx.reopen import reopen, skeleton
+
+        network = skeleton(reopen(self.folder, "cpu"))
+        network.load_state_dict(self.ticket(level, seed, role, draw).trained)
+        return network.eval()
+
+    def examples(self, split: str = "test") -> tuple[Tensor, Tensor]:
+        """Images [N, C, H, W] as the networks see them and labels [N] of the run's train, val or test split."""
+        from ltx.reopen import examples, reopen
+
+        return examples(reopen(self.folder, "cpu"), self.manifest, split)
