@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test cluster lint clean
 
 demo: .venv/ltx
 	$(BIN)/ltx run
 
 test: .venv/test
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# With these the tests of Slurm and Ray run too; Slurm itself needs slurmctld, slurmd, slurm-client, munge and root.
+cluster: .venv/cluster
 
 lint: .venv/lint
 	$(BIN)/ruff check .
@@ -22,6 +25,10 @@ lint: .venv/lint
 
 .venv/test: .venv/ltx
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+.venv/cluster: .venv/ltx
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[slurm,ray]'
 	@touch $@
 
 .venv/lint: .venv/ltx

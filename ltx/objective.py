@@ -98,5 +98,5 @@ def read(folder: Path, table: str) -> pd.DataFrame:
     """The rows of the tickets in a run's table, without what was measured on test data."""
     from ltx.report.runs import read_table
 
-    rows = read_table(folder / f"{table}.csv")
+    rows = read_table(folder / f"{table}.csv", every=True)
     return rows[rows.role == "ticket"].drop(columns=[column for column in rows.columns if "test" in column])

@@ -66,7 +66,7 @@ class Results:
     def __getattr__(self, name: str) -> pd.DataFrame:
         if name not in TABLES:
             raise AttributeError(f"no {name} in results; their tables are {', '.join(TABLES)}")
-        tables = [read_table(folder / f"{name}.csv") for folder in self.folders]
+        tables = [read_table(folder / f"{name}.csv", every=True) for folder in self.folders]
         named = [table.assign(run=run) for run, table in zip(self.names, tables, strict=True)]
         rows = pd.concat([table for table in named if len(table)] or named[:1], ignore_index=True)
         about = self.runs.drop(columns=["status", "folder"])

@@ -33,8 +33,11 @@ def sweep(args: list[str], seeds_per_job: int | None = None) -> None:
     flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
     extra = next(iter(extra_dirs(flags)), None)
     if any(override.startswith("hydra/sweeper=") for override in overrides):  # it makes up jobs as it goes
+        if seeds_per_job is not None:
+            raise UserError(f"--seeds-per-job {seeds_per_job} is for grids, not for a sweeper that searches")
         compose([override for override in overrides if not swept(override)], extra)
-        through_hydra(job, overrides, ["--multirun", *flags])
+        with stoppable():  # and it tells of its trials in Hydra's log
+            through_hydra(job, ["hydra/hydra_logging=default", *overrides], ["--multirun", *flags])
         return
     if strange := [f for f in flags if f.startswith("-") and not f.startswith(("-cd", "--config-dir"))]:
         raise UserError(f"{strange[0]} is not for a sweep; `ltx run` takes it")

@@ -114,7 +114,7 @@ def test_overrides_and_flags_mix_in_any_order(tmp_path, monkeypatch, ltx):
         (["run", "+key=1"], "unknown key key"),
         (["run", "mnist_lenet"], "did you mean config=mnist_lenet?"),
         (["run", "--cfg", "job", "recipe.stepz=3"], "unknown key recipe.stepz"),
-        (["run", "-m", "recipe.stepz=3", "seed=1,2"], "unknown key recipe.stepz"),
+        (["sweep", "recipe.stepz=3", "seed=1,2"], "unknown key recipe.stepz"),
         (["run", "device=gpu"], "device=gpu is not on this machine; choose auto, cpu"),
         (["run", "--nonsense"], "unknown flag --nonsense"),
         (["run", "-cd"], "expected one argument"),

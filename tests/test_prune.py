@@ -89,7 +89,7 @@ def test_counts_are_exact_and_masks_nested_for_any_scores(data):
         child = prune.top(scores, mask, count)
         assert child.sum(1).tolist() == [count] * rows
         assert (child <= mask).all()
-        survivors, pruned = scores.nan_to_num(nan=-torch.inf), mask & ~child
+        survivors, pruned = scores.nan_to_num(nan=-torch.finfo(scores.dtype).max), mask & ~child
         for r in range(rows):
             if pruned[r].any():
                 assert survivors[r][child[r]].min() >= survivors[r][pruned[r]].max()

@@ -154,8 +154,8 @@ def empty(name: str) -> pd.DataFrame:
     return pd.DataFrame(columns=COLUMNS[f"{name}.csv"])
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """The columns we use of the csv at `path`, without a last line that was cut while being written.
+def read_table(path: Path, *, every: bool = False) -> pd.DataFrame:
+    """The csv at `path`: the columns that figures use, or every one; without a last line that was cut short.
 
     Empty if there is no file; a UserError if it is damaged.
     """
@@ -165,14 +165,13 @@ def read_table(path: Path) -> pd.DataFrame:
         whole = content[: content.rfind(b"\n") + 1]
         if not whole:
             return empty(path.stem)
-        frame = pd.read_csv(
-            io.BytesIO(whole), dtype=WORDS, usecols=lambda name: name in (*columns, *WHERE_MEASURED)
-        )
+        used = {*columns, *WHERE_MEASURED}
+        frame = pd.read_csv(io.BytesIO(whole), dtype=WORDS, usecols=lambda name: every or name in used)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {str(error).strip().splitlines()[0]}") from None
     if missing := [column for column in columns if column not in frame]:
         raise UserError(f"{path} lacks the column {', '.join(missing)}")
-    for column in frame if len(frame) else ():
+    for column in columns if len(frame) else ():
         if column not in WORDS and frame[column].dtype.kind not in "iufb":
             raise UserError(f"{path} is damaged: not every {column} is a number")
         if column in NETWORK and frame[column].isna().any():
