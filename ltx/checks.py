@@ -59,13 +59,13 @@ class Checks:
             where,
         )
 
-    def control(self, rival: Ticket, ticket: Ticket, where: str) -> None:
-        """A control is another network with the ticket's number of weights in every layer."""
+    def control(self, rival: Ticket, ticket: Ticket, where: str, *, layerwise: bool = True) -> None:
+        """A control is another network with as many weights, in every layer or in all together."""
         same_mask = all(torch.equal(rival.mask[name], alive) for name, alive in ticket.mask.items())
         same_start = all(torch.equal(rival.weights[name], ticket.weights[name]) for name in ticket.mask)
         self.hold("a control differs from its ticket", not (same_mask and same_start), where)
-        self.hold(
-            "a control keeps its ticket's layer counts",
-            all(torch.equal(count, rival.kept()[name]) for name, count in ticket.kept().items()),
-            where,
-        )
+        mine, theirs = (torch.stack(list(t.kept().values())) for t in (rival, ticket))
+        if layerwise:
+            self.hold("a control keeps its ticket's layer counts", torch.equal(mine, theirs), where)
+        else:
+            self.hold("a control keeps its ticket's count", torch.equal(mine.sum(0), theirs.sum(0)), where)

@@ -151,7 +151,9 @@ def register(overrides: Sequence[str] = ()) -> None:
     store.store(name="run", node=schema(Run))
     for group, members in GROUPS.items():
         for name, kind in members.items():
-            store.store(group=group, name=name, node=schema(kind))
+            node = schema(kind)
+            OmegaConf.set_struct(node, False)  # it takes keys of others, which `fit` drops or refuses
+            store.store(group=group, name=name, node=node)
         for name, entry in offered(f"ltx.{group}s").items():
             if f"{group}={name}" in overrides:
                 store.store(group=group, name=name, node=schema(load_kind(group, entry, BASES[group])))
@@ -187,15 +189,17 @@ class Composed:
     run: Run
     name: str  # the experiment: what `config=` chose
     config: dict[str, Any]  # resolved
+    dropped: tuple[str, ...] = ()  # keys that the experiment sets for what another choice has replaced
 
     @classmethod
     def of(cls, config: DictConfig, choices: dict[str, str]) -> Composed:
         """Turn what Hydra composed into a checked Run; raises UserError."""
+        dropped = fit(config, choices["config"])
         resolved: Any = OmegaConf.to_container(config, resolve=True)
         run = OmegaConf.to_object(config)
         assert isinstance(run, Run)
         chosen = {group: {"name": choices[group]} | resolved[group] for group in GROUPS}
-        return cls(run, choices["config"], resolved | chosen)
+        return cls(run, choices["config"], resolved | chosen, dropped)
 
     def seeded(self, first: int, count: int) -> Composed:
         """The same experiment for other seeds."""
@@ -214,6 +218,26 @@ class Composed:
         return Path(self.run.out) / self.name / "-".join([*parts, seeds, tag]).replace(":", "-")
 
 
+def fit(config: DictConfig, experiment: str) -> tuple[str, ...]:
+    """Drop the keys of another model, data set or method than was chosen; raises UserError if nobody has them."""
+    foreign = [f"{group}.{key}" for group in GROUPS for key in config[group] if key not in own(config, group)]
+    for name in foreign:
+        group, _, key = name.partition(".")
+        if name not in keys():
+            raise UserError(
+                f"config/{experiment}.yaml: {unknown_key(name, OmegaConf.get_type(config, group))}"
+            )
+        with flag_override(config, ["readonly", "struct"], False):
+            del config[group][key]
+    return tuple(foreign)
+
+
+def own(config: DictConfig, group: str) -> set[str]:
+    """The keys of what was chosen from a group."""
+    kind: Any = OmegaConf.get_type(config, group)
+    return {f.name for f in fields(kind)}
+
+
 def compose(overrides: Sequence[str], extra_dir: str | None = None) -> Composed:
     """Compose and check an experiment without running anything; raises UserError in one line."""
     register(overrides)
@@ -229,7 +253,10 @@ def compose(overrides: Sequence[str], extra_dir: str | None = None) -> Composed:
             choices = dict(config.hydra.runtime.choices)
             with flag_override(config, ["readonly", "struct"], False):
                 del config["hydra"]
-            return Composed.of(config, choices)
+            check_typed(config, overrides)
+            composed = Composed.of(config, choices)
+            check_written(composed, overrides)
+            return composed
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             raise explained(error, overrides, extra_dir) from error
 
@@ -258,6 +285,23 @@ def check_override(text: str, extra_dir: str | None = None) -> None:
         raise unknown(key, str(value), options(key, extra_dir))
     if key == "launcher" and find_spec(LAUNCHERS.get(str(parsed.value()), "ltx")) is None:
         raise UserError(f"{text} needs more than is installed: pip install 'ltx[{parsed.value()}]'")
+
+
+def check_typed(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse typed keys that the chosen model, data set or method does not have; raises UserError."""
+    for key in (text.partition("=")[0] for text in overrides):
+        group, _, rest = key.partition(".")
+        if group in GROUPS and rest and rest.split(".")[0] not in own(config, group):
+            raise unknown_key(key, OmegaConf.get_type(config, group))
+
+
+def check_written(composed: Composed, overrides: Sequence[str]) -> None:
+    """Refuse keys that an experiment sets although what it chose itself lacks them; raises UserError."""
+    chosen = {text.partition("=")[0] for text in overrides}
+    for key in composed.dropped:
+        if (group := key.partition(".")[0]) not in chosen:
+            owner = type(getattr(composed.run, group))
+            raise UserError(f"config/{composed.name}.yaml: {unknown_key(key, owner)}")
 
 
 def swept(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Controls: a ticket made worse on purpose. Each is a pure function Ticket -> Ticket with the same layer counts."""
+"""Controls: a ticket made worse on purpose. Each is a pure function of the ticket's round and the draw."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 
 from ltx.draw import stream
 from ltx.task import Task
-from ltx.ticket import Ticket, Tree
+from ltx.ticket import Round, Ticket, Tree
 
-Control = Callable[[Task, Ticket, int, int], Ticket]
+Control = Callable[[Task, Round, int], Ticket]
 
 
-def shuffled(task: Task, ticket: Ticket, level: int, draw: int) -> Tree:
+def shuffled(task: Task, round: Round, draw: int) -> Tree:
     """The mask permuted within each layer, another permutation for every replicate, layer and draw."""
     mask = {}
-    for name, alive in ticket.mask.items():
+    for name, alive in round.ticket.mask.items():
         order = torch.stack(
             [
-                torch.randperm(alive[0].numel(), generator=stream(seed, "shuffle", level, draw, name))
+                torch.randperm(alive[0].numel(), generator=stream(seed, "shuffle", round.level, draw, name))
                 for seed in task.seeds
             ]
         )
@@ -27,19 +27,27 @@ def shuffled(task: Task, ticket: Ticket, level: int, draw: int) -> Tree:
     return mask
 
 
-def reinit(task: Task, ticket: Ticket, level: int, draw: int) -> Ticket:
+def reinit(task: Task, round: Round, draw: int) -> Ticket:
     """The ticket's mask over a new initialisation (LTH section 2, "random reinitialization")."""
-    return ticket.rewound(task.initial("reinit", level, draw))
+    return round.ticket.rewound(task.initial("reinit", round.level, draw))
 
 
-def shuffle(task: Task, ticket: Ticket, level: int, draw: int) -> Ticket:
+def shuffle(task: Task, round: Round, draw: int) -> Ticket:
     """The ticket's weights under its mask permuted within each layer (Frankle et al. 2021, section 5)."""
-    return ticket.masked(shuffled(task, ticket, level, draw))
+    return round.ticket.masked(shuffled(task, round, draw))
 
 
-def random(task: Task, ticket: Ticket, level: int, draw: int) -> Ticket:
+def random(task: Task, round: Round, draw: int) -> Ticket:
     """A new initialisation under a random mask with the ticket's layer counts (LTH Figure 1, dashed)."""
-    return reinit(task, ticket, level, draw).masked(shuffled(task, ticket, level, draw))
+    return reinit(task, round, draw).masked(shuffled(task, round, draw))
 
 
-CONTROLS: dict[str, Control] = {"reinit": reinit, "shuffle": shuffle, "random": random}
+def invert(task: Task, round: Round, draw: int) -> Ticket:
+    """The ticket's weights where the method would prune first (Frankle et al. 2021, section 5); no layer counts."""
+    assert round.inverse is not None, "a method that offers this control says what it would prune first"
+    return round.ticket.masked(round.inverse())
+
+
+CONTROLS: dict[str, Control] = {"reinit": reinit, "shuffle": shuffle, "random": random, "invert": invert}
+LAYERWISE = ("reinit", "shuffle", "random")
+"""Those with the ticket's number of weights in every layer, which can be made of any ticket."""

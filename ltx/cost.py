@@ -17,26 +17,29 @@ from ltx.ticket import Key, Round, Trained
 
 COLUMNS = [
     f"{part}{measure}"
-    for measure in ("steps", "epochs", "macs", "seconds")
+    for measure in ("steps", "epochs", "macs", "seconds", "cpu_joules", "gpu_joules")
     for part in ("search_", "", "total_")
 ]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Steps, multiply-accumulates and seconds of training, [R] each."""
+    """Steps, multiply-accumulates, seconds and joules of training, [R] each; NaN where no counter tells."""
 
     steps: Tensor
     macs: Tensor
     seconds: Tensor
+    cpu_joules: Tensor
+    gpu_joules: Tensor
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.steps + other.steps, self.macs + other.macs, self.seconds + other.seconds)
+        return Cost(**{measure: mine + vars(other)[measure] for measure, mine in vars(self).items()})
 
     def up_to(self, steps: Tensor) -> Cost:
         """The share of the first `steps` [R]."""
         share = steps.double() / self.steps.clamp(min=1)
-        return Cost(steps, (self.macs * share).round().long(), self.seconds * share)
+        rest = (self.seconds * share, self.cpu_joules * share, self.gpu_joules * share)
+        return Cost(steps, (self.macs * share).round().long(), *rest)
 
 
 class Ledger:
@@ -44,12 +47,11 @@ class Ledger:
 
     def __init__(self, task: Task) -> None:
         self.task, self.spent, self.whole = task, dict[Key, Cost](), 0
-        self.nothing = Cost(*(torch.zeros(task.replicates, dtype=torch.int64) for _ in range(3)))
 
     def rows(self, round: Round, trained: Trained) -> list[tuple]:
         """The `COLUMNS` of a round, a row per replicate; rounds come in the order they were asked for."""
         own = self._own(round, trained)
-        found = sum(self._found(round), start=self.nothing)
+        found = sum(self._found(round), start=own.up_to(trained.steps * 0))
         self.spent.setdefault(round.key, own)
         parts = (found, own, found + own)
         columns = [
@@ -57,6 +59,8 @@ class Ledger:
             *(part.steps / round.plan.epoch for part in parts),
             *(part.macs for part in parts),
             *(part.seconds for part in parts),
+            *(part.cpu_joules for part in parts),
+            *(part.gpu_joules for part in parts),
         ]
         return [tuple(map(short, row)) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
@@ -81,8 +85,10 @@ class Ledger:
                 for part in parts
             )
             each = [macs(network, self.task.data.shape) for network in networks]
-        seconds = torch.full((self.task.replicates,), trained.seconds / self.task.replicates).double()
-        return Cost(trained.steps, trained.steps * round.plan.batch_size * torch.tensor(each), seconds)
+        # What was measured of all replicates together is shared out among them.
+        measured = torch.tensor([trained.seconds, *trained.joules.tolist()], dtype=torch.float64)
+        shares = measured[:, None].expand(-1, self.task.replicates) / self.task.replicates
+        return Cost(trained.steps, trained.steps * round.plan.batch_size * torch.tensor(each), *shares)
 
 
 def macs(network: nn.Module, shape: tuple[int, ...]) -> int:

@@ -94,9 +94,12 @@ def complete(
     store.manifest = {**facts(composed, task, plan), "started": before.get("started", now())}
     show.say(
         f"{composed.name}: {store.manifest['method']} on {store.manifest['dataset']}, {task.describe()}, "
-        f"seeds {task.seeds[0]}..{task.seeds[-1]}, {plan.steps} steps a round, {store.manifest['device']}\n"
+        f"seeds {task.seeds[0]}..{task.seeds[-1]}, {plan.steps} steps a round, "
+        f"replicates {store.manifest['engine']}, {store.manifest['device']}\n"
         f"results go to {store.folder}"
     )
+    if composed.dropped:
+        show.say(f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}")
     try:
         with show, mirroring(composed, store.folder, show) as mirrors:
             play(composed.run, task, plan, store, checks, Several(show, beat, *mirrors))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from ltx.checks import Checks
-from ltx.controls import CONTROLS
+from ltx.controls import CONTROLS, LAYERWISE
 from ltx.engine.train import train
 from ltx.methods.base import Search
 from ltx.recipe import Plan
@@ -63,10 +63,15 @@ def rivals(run: Run, task: Task, round: Round, checks: Checks) -> Iterator[Round
     if round.level == 0:
         return
     for name in run.controls:
+        drawn = set()
         for draw in range(run.control_draws):
-            ticket = CONTROLS[name](task, round.ticket, round.level, draw)
+            ticket = CONTROLS[name](task, round, draw)
+            if identity(ticket) in drawn:
+                break  # nothing about this control is drawn: once more would only look like more evidence
+            drawn.add(identity(ticket))
             rival = replace(round, ticket=ticket, role=name, draw=draw, keep=())
-            checks.control(ticket, round.ticket, f"level {round.level}, {rival.name}")
+            where = f"level {round.level}, {rival.name}"
+            checks.control(ticket, round.ticket, where, layerwise=name in LAYERWISE)
             yield rival
 
 

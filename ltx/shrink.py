@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from ltx.errors import UserError
 from ltx.ticket import Tree
 
 
@@ -109,12 +110,19 @@ def shrunk(network: nn.Module, shape: Iterable[int], kept: Tree) -> Shrunk:
 
 
 def dependencies(network: nn.Module, shape: Iterable[int]) -> Any:
-    """Torch-Pruning's graph of a network, which is made float64 on the CPU: places are exact up to 2^53."""
+    """Torch-Pruning's graph of a network, which is made float64 on the CPU: places are exact up to 2^53.
+
+    Raises UserError for a network whose channels the library cannot follow, such as ShuffleNet's.
+    """
     import torch_pruning  # half a second that only those pay who cut channels
 
     network.cpu().double().eval()
     blank = torch.zeros(1, *shape, dtype=torch.float64)
-    return torch_pruning.DependencyGraph().build_dependency(network, example_inputs=blank)
+    try:
+        return torch_pruning.DependencyGraph().build_dependency(network, example_inputs=blank)
+    except Exception as error:  # whatever the library stumbles over
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"torch-pruning cannot follow this network's channels ({why})") from error
 
 
 def masked(dense: Tree, parts: Iterable[Shrunk]) -> Tree:

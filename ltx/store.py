@@ -24,7 +24,7 @@ from ltx.engine.train import below
 from ltx.errors import Busy, Interrupted, UserError
 from ltx.files import read_json, write
 from ltx.task import Task
-from ltx.ticket import Curve, Round, Ticket, Trained, Tree, digest
+from ltx.ticket import Curve, Round, Ticket, Trained, Tree, digest, unmeasured
 
 CHECKPOINT_SECONDS = 60.0
 """A kill costs at most this much training, unless a run says otherwise."""
@@ -264,6 +264,7 @@ def flatten(trained: Trained) -> Tree:
         "diverged": trained.diverged,
         "steps": trained.steps,
         "seconds": torch.tensor(trained.seconds, dtype=torch.float64),
+        "joules": trained.joules,
     }
 
 
@@ -281,6 +282,7 @@ def unflatten(tree: Tree, device: torch.device) -> Trained:
         diverged=tree["diverged"],
         steps=tree["steps"],
         seconds=float(tree["seconds"]),
+        joules=tree.get("joules", unmeasured()),  # runs from before energy was measured have none
         memo=below(tree, "memo/"),
     )
 

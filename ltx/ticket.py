@@ -111,6 +111,7 @@ class Round:
     hooks: Hooks = field(default_factory=Hooks)
     starts: tuple[int, ...] = ()  # each replicate's own start, where they differ
     channels: Tree = field(default_factory=dict)  # [R, channels] bool by group: the others are really cut
+    inverse: Callable[[], Tree] | None = None  # the mask of what the method would prune first
     found_by: dict[Key, Tensor] | None = None
     """Whose steps [R] found the ticket: its search cost. None: those of all tickets of the levels before."""
 
@@ -160,6 +161,11 @@ class Curve:
         return self.measured().long().cumsum(1).argmax(1)
 
 
+def unmeasured() -> Tensor:
+    """Joules [2] where no counter tells."""
+    return torch.full((2,), torch.nan, dtype=torch.float64)
+
+
 @dataclass(frozen=True)
 class Trained:
     """What training made of a ticket."""
@@ -171,4 +177,5 @@ class Trained:
     diverged: Tensor  # [R] bool: a loss was not finite
     steps: Tensor  # [R] int64, optimizer steps spent
     seconds: float  # wall time of training and evaluation
+    joules: Tensor = field(default_factory=unmeasured)  # [2] of CPU packages and GPU, NaN = no counter
     memo: Tree = field(default_factory=dict)  # what a watching method remembered

@@ -99,13 +99,14 @@ def test_a_diverged_replicate_is_no_broken_promise():
 
 
 def test_a_control_that_does_nothing(monkeypatch, tmp_path):
-    monkeypatch.setitem(CONTROLS, "reinit", lambda task, ticket, level, draw: ticket)
+    monkeypatch.setitem(CONTROLS, "reinit", lambda task, round, draw: round.ticket)
     with pytest.raises(InvariantError, match="level 1, reinit: a control differs from its ticket"):
         run(tmp_path)
 
 
 def test_a_control_with_one_weight_less(monkeypatch, tmp_path):
-    def thin(task, ticket, level, draw):
+    def thin(task, round, draw):
+        ticket = round.ticket
         mask = copied(ticket.mask)
         mask["1.weight"][0].view(-1)[ticket.mask["1.weight"][0].view(-1).nonzero()[0]] = False
         return ticket.masked(mask)
@@ -148,7 +149,7 @@ def test_a_saved_file_that_cannot_be_read(monkeypatch, tmp_path):
 
 
 def test_a_broken_promise_stops_the_command_loudly(monkeypatch, tmp_path, ltx):
-    monkeypatch.setitem(CONTROLS, "reinit", lambda task, ticket, level, draw: ticket)
+    monkeypatch.setitem(CONTROLS, "reinit", lambda task, round, draw: round.ticket)
     said = ltx("run", *RUN, f"out={tmp_path}")
     assert said.code not in (0, 2, 130)
     assert "broken promise at level 1, reinit: a control differs from its ticket" in said.err

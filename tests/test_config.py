@@ -29,6 +29,9 @@ MISTAKES = [
     ("config=mnist_lennet", "config=mnist_lennet", "did you mean mnist_lenet", "digits_lenet"),
     ("config=", "config=", "choose from", "digits_lenet"),
     ("config=[digits_lenet]", "config=['digits_lenet']", "choose from"),
+    ("method=snip method.levels=3", "unknown key method.levels", "choose from method.densities"),
+    ("method=snip method.densitis=[1]", "unknown key method.densitis", "did you mean method.densities?"),
+    ("config=digits_early_bird method.ratios=[0.5,0.3]", "method.ratios=[0.5, 0.3]", "they must rise"),
     ("model=lenett", "model=lenett", "did you mean lenet", "resnet20"),
     ("dataset=minst", "dataset=minst", "did you mean mnist?"),
     ("method=impp", "method=impp", "did you mean imp", "oneshot"),
@@ -101,12 +104,43 @@ def test_a_mistake_is_one_line_that_says_what_is_allowed(typed, words):
     in_order(message, words)
 
 
+@pytest.mark.parametrize(
+    ("typed", "kept", "dropped"),
+    [
+        ("config=digits_lenet method=oneshot", {"levels": 16}, ()),
+        ("config=digits_lenet method=snip", {"per_class": 10}, ("method.levels",)),
+        ("config=digits_lenet method=snip method.densities=[0.3]", {"densities": [0.3]}, ("method.levels",)),
+        ("config=digits_at_init method=imp", {"levels": 16}, ("method.densities",)),
+        ("config=digits_early_bird model=resnet20 method=channel_snip", {"ratios": [0.3, 0.5, 0.7]}, ()),
+        ("config=cifar10_conv2_quick model=lenet", {"levels": 4, "conv_rate": 0.3}, ("model.width",)),
+    ],
+)
+def test_an_experiment_takes_another_method_or_model_without_the_keys_that_it_lacks(typed, kept, dropped):
+    composed = compose(typed.split())
+    assert {key: composed.config["method"][key] for key in kept} == kept
+    assert composed.dropped == dropped
+    for key in dropped:
+        group, _, name = key.partition(".")
+        assert name not in composed.config[group]
+
+
+def test_a_run_says_what_it_left_out(tmp_path, ltx):
+    words = ["method=snip", "method.densities=[0.5]", "recipe.steps=2", "recipe.eval_every=2"]
+    said = ltx("run", "config=digits_lenet", *words, f"out={tmp_path}")
+    assert said.code == 0
+    assert "left out of digits_lenet, for what was chosen instead: method.levels" in said.err
+
+
 # -- the user's own folder ------------------------------------------------------------------------------------
 
 FILES = {
     "evil": ("model: {_target_: os.system}", ["config/evil.yaml", "unknown key model._target_"]),
     "typo": ("recipe: {stepz: 50}", ["config/typo.yaml", "unknown key recipe.stepz", "recipe.steps?"]),
     "kind": ("recipe: {batch_size: many}", ["config/kind.yaml", "recipe.batch_size=many", "a whole number"]),
+    "others": (
+        "method: {ratios: [0.5]}",
+        ["config/others.yaml", "unknown key method.ratios", "method.levels"],
+    ),
     "new": ("key: 1", ["config/new.yaml", "unknown key key"]),
     "home": ("out: ${oc.env:HOME}", ["out", "oc.env"]),
     "range": ("recipe: {lr: -1}", ["recipe.lr=-1", "positive"]),
@@ -141,6 +175,12 @@ def test_a_mistake_in_a_file_is_one_line_that_names_the_file_or_the_key(name, ow
         compose([f"config={name}"], own(name, body))
     assert "\n" not in str(caught.value)
     in_order(str(caught.value), words)
+
+
+def test_a_key_that_nobody_has_is_a_mistake_whatever_was_chosen_instead(own):
+    with pytest.raises(UserError) as caught:
+        compose(["config=typo", "method=snip"], own("typo", "method: {levls: 3}"))
+    in_order(str(caught.value), ["config/typo.yaml", "unknown key method.levls", "choose from method.dens"])
 
 
 def test_a_parent_that_does_not_exist_is_named_with_the_nearest(own):

@@ -1,13 +1,18 @@
 """A control is another network with the ticket's layer counts, the same whenever it is drawn again."""
 
+import pandas as pd
 import pytest
 import torch
 from conftest import compose_task
 
 from ltx import prune
 from ltx.checks import Checks
-from ltx.controls import CONTROLS
+from ltx.config import compose
+from ltx.controls import CONTROLS, LAYERWISE
+from ltx.errors import UserError
+from ltx.launch import execute
 from ltx.scores import magnitude
+from ltx.ticket import Round
 
 NETWORK = ("model.hidden=[12,8]",)
 
@@ -29,14 +34,19 @@ def ticket(task):
     return ticket_of(task)
 
 
+def draw_of(name, task, ticket, level, draw):
+    """A control of a ticket at a level; a round's plan is of no account to it."""
+    return CONTROLS[name](task, Round(level, ticket, plan=None), draw)
+
+
 def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("name", LAYERWISE)
 class TestEveryControl:
     def test_differs_from_its_ticket_in_every_replicate(self, name, task, ticket):
-        rival = CONTROLS[name](task, ticket, 1, 0)
+        rival = draw_of(name, task, ticket, 1, 0)
         for r in range(task.replicates):
             moved = any(not torch.equal(rival.mask[n][r], ticket.mask[n][r]) for n in ticket.mask)
             redrawn = any(not torch.equal(rival.weights[n][r], ticket.weights[n][r]) for n in ticket.mask)
@@ -44,42 +54,42 @@ class TestEveryControl:
         Checks().control(rival, ticket, "here")
 
     def test_keeps_the_layer_counts(self, name, task, ticket):
-        rival = CONTROLS[name](task, ticket, 1, 0)
+        rival = draw_of(name, task, ticket, 1, 0)
         assert {n: c.tolist() for n, c in rival.kept().items()} == {
             n: c.tolist() for n, c in ticket.kept().items()
         }
 
     def test_is_the_same_whenever_it_is_drawn_again(self, name, task, ticket):
         torch.manual_seed(99)  # torch's global generator has no say
-        one, other = (CONTROLS[name](task, ticket, 1, 0) for _ in range(2))
+        one, other = (draw_of(name, task, ticket, 1, 0) for _ in range(2))
         assert same(one.mask, other.mask)
         assert same(one.weights, other.weights)
 
     @pytest.mark.parametrize(("level", "draw"), [(1, 1), (2, 0)])
     def test_differs_from_draw_to_draw_and_from_level_to_level(self, name, level, draw, task, ticket):
-        one, other = CONTROLS[name](task, ticket, 1, 0), CONTROLS[name](task, ticket, level, draw)
+        one, other = draw_of(name, task, ticket, 1, 0), draw_of(name, task, ticket, level, draw)
         assert not (same(one.mask, other.mask) and same(one.weights, other.weights))
 
     def test_does_not_know_the_replicates_beside_it(self, name, task, ticket):
         alone = compose_task(*NETWORK, "seed=1")[0]
-        rival, lonely = CONTROLS[name](task, ticket, 1, 0), CONTROLS[name](alone, ticket_of(alone), 1, 0)
+        rival, lonely = draw_of(name, task, ticket, 1, 0), draw_of(name, alone, ticket_of(alone), 1, 0)
         for tree, other in ((rival.mask, lonely.mask), (rival.weights, lonely.weights)):
             assert all(torch.equal(tree[n][1], other[n][0]) for n in tree)
 
     def test_leaves_the_ticket_as_it_was(self, name, task, ticket):
         before = {n: t.clone() for n, t in (ticket.weights | ticket.mask).items()}
-        CONTROLS[name](task, ticket, 1, 0)
+        draw_of(name, task, ticket, 1, 0)
         assert same(before, ticket.weights | ticket.mask)
 
 
 def test_reinit_keeps_the_mask_and_redraws_every_weight_matrix(task, ticket):
-    rival = CONTROLS["reinit"](task, ticket, 1, 0)
+    rival = draw_of("reinit", task, ticket, 1, 0)
     assert same(rival.mask, ticket.mask)
     assert all(not torch.equal(rival.weights[name], ticket.weights[name]) for name in ticket.mask)
 
 
 def test_shuffle_keeps_the_weights_and_moves_the_mask_of_every_layer(task, ticket):
-    rival = CONTROLS["shuffle"](task, ticket, 1, 0)
+    rival = draw_of("shuffle", task, ticket, 1, 0)
     assert same(rival.weights, ticket.weights)
     assert all(not torch.equal(rival.mask[name], ticket.mask[name]) for name in ticket.mask)
 
@@ -88,12 +98,39 @@ def test_shuffle_moves_two_replicates_differently(task):
     one = torch.zeros(3, 1000, dtype=torch.bool)
     one[:, :500] = True
     dense = task.dense()
-    rival = CONTROLS["shuffle"](task, dense.masked({"1.weight": one}), 1, 0)
+    rival = draw_of("shuffle", task, dense.masked({"1.weight": one}), 1, 0)
     assert not torch.equal(rival.mask["1.weight"][0], rival.mask["1.weight"][1])
 
 
 def test_random_redraws_weights_and_mask(task, ticket):
-    rival = CONTROLS["random"](task, ticket, 1, 0)
+    rival = draw_of("random", task, ticket, 1, 0)
     for name in ticket.mask:
         assert not torch.equal(rival.mask[name], ticket.mask[name])
         assert not torch.equal(rival.weights[name], ticket.weights[name])
+
+
+def test_invert_keeps_the_weights_that_the_ticket_would_lose_first(task, ticket):
+    quarter = {name: task.layers.sizes[name] - int(n[0]) for name, n in ticket.kept().items()}
+    dense = task.dense()
+    scores = {name: -score for name, score in magnitude(dense.weights).items()}
+    smallest = prune.by_layer(scores, dense.mask, quarter)
+    rival = CONTROLS["invert"](task, Round(1, ticket, plan=None, inverse=lambda: smallest), 0)
+    assert same(rival.weights, ticket.weights)
+    assert all(torch.equal(rival.mask[name], ~ticket.mask[name]) for name in ticket.mask)
+
+
+AT_INIT = ["config=digits_at_init", *NETWORK, "recipe.steps=4", "recipe.eval_every=4", "replicates=2"]
+
+
+def test_the_ablations_of_a_method_at_initialisation_are_one_run(tmp_path):
+    words = [*AT_INIT, "method=snip", "method.densities=[0.5,0.1]", "controls=[shuffle,reinit,invert]"]
+    levels = pd.read_csv(execute(compose([*words, "control_draws=2", f"out={tmp_path}"])) / "levels.csv")
+    counts = levels[levels.level == 2].groupby("role").weights_remaining
+    assert counts.unique().map(len).eq(1).all()  # as many weights, each in its own place
+    # Nothing of an inversion is drawn, so that two draws would be one network counted twice.
+    assert counts.size().to_dict() == {"invert": 2, "reinit": 4, "shuffle": 4, "ticket": 2}
+
+
+def test_a_ticket_of_trained_weights_has_no_inversion():
+    with pytest.raises(UserError, match=r"controls=.*compared with reinit, shuffle, random only"):
+        compose(["method=imp", "controls=[invert]"])

@@ -9,7 +9,7 @@ import torch
 from conftest import compose_task
 from torch import nn
 
-from ltx import shrink
+from ltx import report, shrink
 from ltx.checks import Checks
 from ltx.config import compose
 from ltx.engine.train import train
@@ -198,6 +198,13 @@ def test_channels_whose_makers_may_not_be_pruned_stay():
     groups = shrink.groups(MODELS["resnet20"]().build((3, 8, 8), 10), (3, 8, 8), names)
     assert "stage2.0.shortcut.0" not in groups
     assert "stem.0" in groups
+
+
+def test_a_network_whose_channels_cannot_be_followed_is_one_line():
+    shuffled = TorchVision("shufflenet_v2_x0_5").build((3, 32, 32), 10)
+    with pytest.raises(UserError, match="torch-pruning cannot follow this network's channels") as caught:
+        shrink.groups(shuffled, (3, 32, 32), list(layer_kinds(shuffled)))
+    assert "\n" not in str(caught.value)
 
 
 # -- training what is left
@@ -396,6 +403,14 @@ def test_the_rivals_run_in_the_same_protocol(method, levels, searched, tmp_path)
     costs = read_any(folder, "costs")
     ticket = costs[(costs.role == "ticket") & (costs.level == levels)].iloc[0]
     assert (ticket.search_epochs, ticket.epochs) == (searched, 4)
+
+
+def test_a_search_is_drawn_beside_a_method_that_searches_not(run, tmp_path):
+    _, folder = run
+    words = [*TINY, "method=channel_random", "recipe.steps=1ep", "replicates=1"]
+    rival = execute(compose([*words, f"out={tmp_path}"]))
+    files = {path.name for path in report.draw([folder, rival], out=tmp_path / "drawn")}
+    assert {"mask_distance.png", "gammas.png", "channels_per_layer.png"} <= files
 
 
 def test_the_cost_of_imp_is_every_training_before(tmp_path):

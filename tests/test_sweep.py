@@ -160,6 +160,13 @@ def test_seeds_split_over_jobs_give_the_results_of_one_batch(tmp_path, ltx):
         pd.testing.assert_frame_equal(*both, check_exact=True)
 
 
+def test_methods_with_other_keys_are_swept_over_one_experiment(tmp_path, ltx):
+    words = ["config=digits_lenet", "method=imp,snip", "model.hidden=[16]", "replicates=1", "controls=[]"]
+    said = ltx("sweep", *words, "recipe.steps=2", "recipe.eval_every=2", f"out={tmp_path}")
+    assert said.code == 0, said.err
+    assert sorted(p.name.split("-")[2] for p in (tmp_path / "digits_lenet").iterdir()) == ["imp", "snip"]
+
+
 def test_a_job_named_twice_is_one_job(tmp_path):
     plan = planned([*SMALL, "seed=0,0", "device=auto,cpu", f"out={tmp_path}"], None, None)
     assert len(plan.jobs) == 1

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ltx.checks import Checks
 from ltx.data.base import Split
+from ltx.energy import Meter
 from ltx.engine import optimizer as optim
 from ltx.engine.feed import Feed, chunks
 from ltx.engine.forward import Forward, bind
 from ltx.shrink import shrunk
 from ltx.task import Task
-from ltx.ticket import Curve, Round, Ticket, Trained, Tree, copied
+from ltx.ticket import Curve, Round, Ticket, Trained, Tree, copied, unmeasured
 
 Tick = Callable[[int, Tree | None], None]
 """(step, the MEASURES [R] if they were just taken): called after every step."""
@@ -92,6 +93,7 @@ def joined(parts: Sequence[Trained]) -> Trained:
         diverged=torch.cat([part.diverged for part in parts]),
         steps=torch.cat([part.steps for part in parts]),
         seconds=sum(part.seconds for part in parts),
+        joules=torch.stack([part.joules for part in parts]).sum(0),
         memo=stacked([part.memo for part in parts]),
     )
 
@@ -123,6 +125,7 @@ class Training:
         }
         self.feed = Feed(task, self.plan)
         self.step, self.seconds = round.start, 0.0
+        self.joules = torch.zeros(2, dtype=torch.float64)
         self.at: dict[int, Tree] = {}
         self.points: list[dict[str, Tensor]] = []
         self.tally = torch.zeros(
@@ -137,7 +140,7 @@ class Training:
         """Train to the end, and save what is there then if others of the round are still to come."""
         evaluations = set(self.plan.evaluations(self.round.start))
         self._resume(checkpoint)
-        began = time.perf_counter() - self.seconds
+        began, meter = time.perf_counter() - self.seconds, Meter(self.task.device, self.joules)
         if self.step == self.round.start and not self.points:
             self._keep()
             self._evaluate()
@@ -150,12 +153,12 @@ class Training:
             else:
                 self.tick(self.step, None)
             if checkpoint.due() and not self._ended():
-                self.seconds = time.perf_counter() - began
+                self.seconds, self.joules = time.perf_counter() - began, meter.read()
                 checkpoint.save(self._state())
         _, train_accuracy = evaluate(self.network, self.feed, self.task.data.train)
         if self.task.device.type == "cuda":
             torch.cuda.synchronize(self.task.device)
-        self.seconds = time.perf_counter() - began
+        self.seconds, self.joules = time.perf_counter() - began, meter.read()
         if and_save:
             checkpoint.save(self._state())
         return Trained(
@@ -166,6 +169,7 @@ class Training:
             diverged=self.diverged.cpu(),
             steps=torch.full((self.task.replicates,), self.step - self.round.start),
             seconds=self.seconds,
+            joules=self.joules,
             memo=self.memo,
         )
 
@@ -231,6 +235,7 @@ class Training:
         curve = vars(self._curve())
         return {
             "progress": torch.tensor([self.step, self.tallied, self.seconds], dtype=torch.float64),
+            "joules": self.joules,
             "tally": self.tally,
             "diverged": self.diverged,
             "done": self.done,
@@ -245,7 +250,9 @@ class Training:
         saved = checkpoint.load()
         if saved is None:
             return
-        self.memo, self.done = below(saved, "memo/"), saved["done"]  # both stay on the CPU
+        # All of these stay on the CPU; a run from before energy was measured has none.
+        self.memo, self.done = below(saved, "memo/"), saved["done"]
+        self.joules = saved.get("joules", unmeasured())
         saved = {key: tensor.to(self.task.device) for key, tensor in saved.items()}
         step, tallied, self.seconds = saved["progress"].tolist()
         self.step, self.tallied = int(step), int(tallied)

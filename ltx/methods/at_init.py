@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ltx import prune
+from ltx.controls import CONTROLS
 from ltx.draw import seeded, stream
 from ltx.methods.base import Method, Search
 from ltx.recipe import Plan, demand
@@ -29,13 +31,12 @@ class AtInit(Method):
     """
 
     nested: ClassVar[bool] = False  # each density is pruned anew from the dense network
+    controls: ClassVar[tuple[str, ...]] = tuple(CONTROLS)
 
     densities: list[float] = field(default_factory=lambda: [0.5, 0.2, 0.1, 0.05, 0.02, 0.01])
     """fractions of the prunable weights to keep, falling"""
     iterations: int = 1
     """how often to score the survivors while the density falls exponentially"""
-    invert: bool = False
-    """keep what scores lowest: the inversion of Frankle et al. 2021"""
 
     def __post_init__(self) -> None:
         given = list(self.densities)
@@ -62,15 +63,19 @@ class AtInit(Method):
         yield Round(0, dense, plan)
         total = task.layers.free
         for level, density in enumerate(self.densities, start=1):
-            ticket = dense.masked(self.mask(task, dense, density))
-            yield Round(level, ticket, plan, kept={"": round(total * density)}, found_by={})
+            ticket, kept = dense.masked(self.mask(task, dense, density)), {"": round(total * density)}
+            inverse = partial(self.mask, task, dense, density, invert=True)  # scored only if a control asks
+            yield Round(level, ticket, plan, kept=kept, found_by={}, inverse=inverse)
 
-    def mask(self, task: Task, dense: Ticket, density: float) -> Tree:
-        """The best weights of all layers together, as dense as asked (Tanaka et al. 2020, Algorithm 1)."""
-        network, mask = task.network().double(), dense.mask
+    def mask(self, task: Task, dense: Ticket, density: float, *, invert: bool = False) -> Tree:
+        """The best weights of all layers together, as dense as asked (Tanaka et al. 2020, Algorithm 1).
+
+        With `invert` the worst: what matters most goes first, in every iteration (Frankle et al. 2021).
+        """
+        network, mask, sign = task.network().double(), dense.mask, -1 if invert else 1
         total = task.layers.free
         for iteration in range(1, self.iterations + 1):
-            scores = self.scores(task, network, dense.masked(mask))
+            scores = {n: sign * part for n, part in self.scores(task, network, dense.masked(mask)).items()}
             mask = prune.globally(scores, mask, round(total * density ** (iteration / self.iterations)))
         return mask
 
@@ -81,8 +86,7 @@ class AtInit(Method):
         for r, seed in enumerate(task.seeds):
             with seeded(seed, "score"):  # dropout draws from it
                 rows.append(self.score(task, seed, network, {name: t[r] for name, t in start.items()}))
-        sign = -1 if self.invert else 1
-        return {name: sign * torch.stack([row[name] for row in rows]) for name in ticket.mask}
+        return {name: torch.stack([row[name] for row in rows]) for name in ticket.mask}
 
     @abstractmethod
     def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
@@ -171,8 +175,9 @@ class SNIP(FromData):
 class GraSP(FromData):
     """Gradient signal preservation (Wang et al. 2020, Algorithm 1).
 
-    Deviations from the authors' code: one batch, not the sum of two halves; dense layers are scored as they
-    will be trained, not redrawn for the scoring.
+    As in the authors' code on CIFAR: ten examples a class, and the loss is the sum over two halves of them,
+    class by class, so that BatchNorm sees each half apart. Deviation: they draw dense layers anew for the
+    scoring; here scores are of the weights that will be trained.
     """
 
     summary: ClassVar[str] = "at initialisation, keep what the gradient flows through (Wang et al. 2020)"
@@ -188,6 +193,8 @@ class GraSP(FromData):
         images, labels = self.examples(task, seed)
 
         def loss(w: Tree) -> Tensor:
-            return F.cross_entropy(functional_call(network, w, images) / self.temperature, labels)
+            halves = zip(images.chunk(2), labels.chunk(2), strict=True)
+            outputs = [(functional_call(network, w, x) / self.temperature, y) for x, y in halves]
+            return torch.stack([F.cross_entropy(logits, y) for logits, y in outputs]).sum()
 
         return flow(loss, weights, task.layers.prunable)

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ltx.controls import CONTROLS
+from ltx.controls import LAYERWISE
 from ltx.recipe import Plan
 from ltx.task import Layers, Task
 from ltx.ticket import Round, Ticket, Trained
@@ -26,7 +26,7 @@ class Method(ABC):
 
     summary: ClassVar[str]
     nested: ClassVar[bool] = True  # whether each level's mask lies within the one before
-    controls: ClassVar[tuple[str, ...]] = tuple(CONTROLS)  # those that its tickets can be compared with
+    controls: ClassVar[tuple[str, ...]] = LAYERWISE  # those that its tickets can be compared with
 
     @abstractmethod
     def check(self, layers: Layers, plan: Plan | None) -> None:

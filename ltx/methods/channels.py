@@ -71,7 +71,7 @@ class Channels(Method):
     def __post_init__(self) -> None:
         given = list(self.ratios)
         demand(bool(given) and all(0 < p < 1 for p in given), "method.ratios", given, "give some in (0, 1)")
-        demand(len(set(given)) == len(given), "method.ratios", given, "name each once")
+        demand(given == sorted(set(given)), "method.ratios", given, "they must rise")
         demand(self.retrain in RETRAIN, "method.retrain", self.retrain, f"choose from {', '.join(RETRAIN)}")
         demand(self.retrain_l1 >= 0, "method.retrain_l1", self.retrain_l1, "it must be 0 or more")
 

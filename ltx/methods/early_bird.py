@@ -38,7 +38,7 @@ class EarlyBird(Searched):
     distance: str = "window"
     """window: the newest mask from those before, as the authors' code | consecutive: each from the last"""
     otherwise: str = "end"
-    """where no ticket emerges: end = draw one when the search has ended | fail"""
+    """where no ticket emerges: end = draw one when the search has ended, with no epoch left to inherit | fail"""
     full: bool = False
     """search to the end of training, for all of the mask distances"""
     at: list[int] = field(default_factory=list)

@@ -17,21 +17,26 @@ from ltx.report.style import COLOURS, DASHES, GREY, MARKERS
 SEEDS = 3  # how many a figure of single seeds shows
 
 
-def gathered(experiments: Sequence[Experiment], table: str) -> pd.DataFrame:
-    """A table of every experiment that has it, with its name."""
-    return pd.concat([e.table(table).assign(experiment=e.name) for e in experiments], ignore_index=True)
+def first(experiments: Sequence[Experiment], table: str) -> Experiment | None:
+    """The first experiment that has a table: of single seeds one figure shows one experiment."""
+    return next((e for e in experiments if len(e.table(table))), None)
+
+
+def of(experiment: Experiment, summary: pd.DataFrame) -> str:
+    """The title of a figure of one experiment."""
+    return f"{summary.config.iloc[0]} · {experiment.name}"
 
 
 def mask_distance(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:
     """Distances between the masks of any two epochs of a search: You et al. 2020, Figure 4."""
-    distances, draws = gathered(experiments[:1], "distances"), gathered(experiments[:1], "draws")
-    if distances.empty:
+    if (experiment := first(experiments, "distances")) is None:
         return None
+    distances, draws = experiment.table("distances"), experiment.table("draws")
     ratios, seeds = list(distances.ratio.unique()), list(distances.seed.unique()[:SEEDS])
     notes = ["Dashed: the epoch at which the ticket was drawn. Fraction of channels in which masks differ."]
     wide = (style.WIDTH - style.LEFT - 0.9 - (len(seeds) - 1) * style.GAP) / len(seeds)
     figure, axes = style.sheet(
-        *(title(summary), len(ratios), len(seeds)),
+        *(of(experiment, summary), len(ratios), len(seeds)),
         height=min(wide, 2.6),
         below=style.below([], notes),
         right=0.9,
@@ -166,15 +171,15 @@ def channels_per_layer(experiments: Sequence[Experiment], summary: pd.DataFrame)
 
 def gammas(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:
     """How BatchNorm's scales are spread before the search and after: Liu et al. 2017, Figure 4."""
-    table = gathered(experiments[:1], "gammas")
-    if table.empty:
+    if (experiment := first(experiments, "gammas")) is None:
         return None
+    table = experiment.table("gammas")
     handles = [
         Line2D([], [], color=colour, label=f"{when} the search")
         for when, colour in zip(("before", "after"), (GREY, COLOURS[0]), strict=True)
     ]
     notes = [f"All channels of {table.seed.nunique()} seeds."]
-    figure, axes = style.sheet(title(summary), 1, 1, height=2.4, below=style.below(handles, notes))
+    figure, axes = style.sheet(of(experiment, summary), 1, 1, height=2.4, below=style.below(handles, notes))
     panel = axes[0, 0]
     for handle, when in zip(handles, ("before", "after"), strict=True):
         bins = table[table.when == when].assign(bin=lambda rows: rows.groupby("seed").cumcount())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ltx.report import style
 from ltx.report.lines import bars, first_panel, legend, looks, readable, title
@@ -67,7 +67,8 @@ def accuracy_vs_cost(experiments: Sequence[Experiment], summary: pd.DataFrame) -
         panel.axhline(level, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1.5)
     panel.axvline(1, color=style.GREY, linewidth=0.9, linestyle=":", zorder=1.5)
     panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    narrow = rows.times_dense.max() < 4 * rows.times_dense.min()
+    panel.xaxis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1, 2, 3, 5, 7)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel("Total cost, in trainings of the dense network")
@@ -80,6 +81,8 @@ HEAD = [
     *("line", "% weights", "test accuracy (%)", "search epochs", "epochs", "total epochs"),
     *("search MACs", "MACs", "total MACs", "× dense", "total s"),
 ]
+ENERGY = {"total_cpu_joules": "total J, CPU", "total_gpu_joules": "total J, GPU"}
+METERED = "Joules are those of whole CPU packages and GPUs, by the machine's own counters."
 
 
 def markdown(experiments: Sequence[Experiment], summary: pd.DataFrame) -> str:
@@ -87,6 +90,7 @@ def markdown(experiments: Sequence[Experiment], summary: pd.DataFrame) -> str:
     rows = with_costs(experiments, summary)
     if rows.empty:
         return ""
+    energy = {c: name for c, name in ENERGY.items() if c in rows and rows[c].notna().any()}
     cells = [
         [
             f"{row['line']}, n = {row['n']}",
@@ -96,10 +100,13 @@ def markdown(experiments: Sequence[Experiment], summary: pd.DataFrame) -> str:
             *(f"{row[part + 'macs']:.3g}" for part in ("search_", "", "total_")),
             f"{row['times_dense']:.2f}",
             f"{row['total_seconds']:.4g}",
+            *("" if pd.isna(row[column]) else f"{row[column]:.4g}" for column in energy),
         ]
         for row in rows.to_dict("records")
     ]
-    sheet = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *cells]
+    head = [*HEAD, *energy.values()]
+    sheet = [head, ["---", *["---:"] * (len(head) - 1)], *cells]
     page = ["", "## Training cost per network, mean over seeds", ""]
     page += [f"| {' | '.join(row)} |" for row in sheet]
-    return "\n".join([*page, "", f"- {SPENT} Accuracy is that at the end of training.", ""])
+    notes = [f"- {SPENT} Accuracy is that at the end of training.", *([f"- {METERED}"] if energy else [])]
+    return "\n".join([*page, "", *notes, ""])

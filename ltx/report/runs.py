@@ -38,6 +38,7 @@ COLUMNS = {
     "distances.csv": ["seed", "ratio", "epoch", "earlier", "distance"],
     "gammas.csv": ["seed", "when", "low", "high", "channels"],
 }
+WHERE_MEASURED = ("total_cpu_joules", "total_gpu_joules")  # columns that a table may lack
 WORDS = dict.fromkeys(("config", "method", "role", "layer", "group", "when"), str)  # never read as numbers
 
 BESIDE = 3
@@ -164,7 +165,8 @@ def read_table(path: Path, *, every: bool = False) -> pd.DataFrame:
         whole = content[: content.rfind(b"\n") + 1]
         if not whole:
             return empty(path.stem)
-        frame = pd.read_csv(io.BytesIO(whole), dtype=WORDS, usecols=lambda name: every or name in columns)
+        used = {*columns, *WHERE_MEASURED}
+        frame = pd.read_csv(io.BytesIO(whole), dtype=WORDS, usecols=lambda name: every or name in used)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {str(error).strip().splitlines()[0]}") from None
     if missing := [column for column in columns if column not in frame]:
