@@ -1,6 +1,7 @@
 """`ltx sweep` and `ltx status`: grids on this machine, what fails, what is shared, what is stopped."""
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -12,7 +13,7 @@ from conftest import TINY, spawn
 
 from hydra_plugins.ltx_plugins import _local
 from hydra_plugins.ltx_plugins._local import Place, places
-from ltx.config import compose
+from ltx.config import LAUNCHERS, compose
 from ltx.launch import execute
 from ltx.status import SILENT_SECONDS, Sweep, state
 from ltx.sweep import planned
@@ -218,6 +219,18 @@ def test_run_refuses_what_is_for_a_sweep(words, ltx):
     said = ltx("run", *words)
     assert said.code == 2
     assert "ltx sweep" in said.err
+
+
+@pytest.mark.parametrize("name", ["slurm", "ray"])
+def test_the_cluster_file_in_the_docs_is_accepted(name, tmp_path):
+    pytest.importorskip(LAUNCHERS[name], reason=f"needs pip install 'ltx[{name}]'")
+    docs = (Path(__file__).parent.parent / "docs" / "cluster.md").read_text()
+    (text,) = [
+        t for t in re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL) if f"defaults: [{name}, _self_]" in t
+    ]
+    (tmp_path / "launcher").mkdir()
+    (tmp_path / "launcher" / "mycluster.yaml").write_text(text)
+    assert compose([*SMALL, "launcher=mycluster"], str(tmp_path)).run.replicates == 2
 
 
 @pytest.mark.parametrize("name", ["slurm", "ray"])
