@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from filelock import FileLock
+
 from ltx.errors import Busy, Died, Interrupted, UserError
 from ltx.files import read_json, write
 
@@ -198,7 +200,9 @@ class Sweep:
             for job in self.jobs
         ]
         file = self.folder / PLAN
-        write(file, json.dumps({"launcher": self.launcher, "jobs": jobs}, indent=1).encode())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):  # the same sweep may be begun twice at the same time
+            write(file, json.dumps({"launcher": self.launcher, "jobs": jobs}, indent=1).encode())
         return file
 
     def missing(self) -> list[Job]:

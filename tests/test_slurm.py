@@ -139,19 +139,34 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_been(training, t
     same_tables(undisturbed(tmp_path / "here", *LONG), job.folder)
 
 
+SLOW = """
+import time
+from torch import nn
+
+class Slow(nn.Sequential):
+    def __init__(self, shape, classes):
+        super().__init__(nn.Flatten(), nn.Linear(shape[1] * shape[2], 8), nn.Tanh(), nn.Linear(8, classes))
+
+    def forward(self, x):
+        time.sleep(0.01 if len(x) > 8 else 0)
+        return super().forward(x)
+"""
+"""A network that takes its time however fast the machine is."""
+
+
 def test_a_job_out_of_time_is_requeued_and_goes_on(tmp_path):
-    words = (*LONG, "recipe.steps=24000")
-    limits = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=50")
-    process = spawn("sweep", *words, *CLUSTER, *limits, f"out={tmp_path}")
-    until(lambda: list((tmp_path / "sweeps").glob("*/sweep.json")))
-    (job,) = plan_of(tmp_path).jobs
-    until(lambda: (job.state().step or 0) > 0)
-    first = pid_of(job)
-    until(lambda: not alive(first))
+    (tmp_path / "nets.py").write_text(SLOW)
+    words = (*LONG[1:], "model=custom", "model.path=nets:Slow", "recipe.steps=1200", "recipe.eval_every=400")
+    limits = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=50")  # Slurm looks every 30 s
+    process = spawn("sweep", *words, *CLUSTER, *limits, "out=there", cwd=tmp_path)
+    until(lambda: list((tmp_path / "there" / "sweeps").glob("*/sweep.json")))
+    (job,) = plan_of(tmp_path / "there").jobs
     told = to_its_end(process)
     assert process.returncode == 0, told
     assert (job.folder / "log.txt").read_text().count("results go to") >= 2
-    same_tables(undisturbed(tmp_path / "here", *words), job.folder)
+    alone = spawn("run", *words, "out=here", cwd=tmp_path)
+    alone.communicate(timeout=300)
+    same_tables(next((tmp_path / "here").rglob("levels.csv")).parent, job.folder)
 
 
 def to_its_end(process):
