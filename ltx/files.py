@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ def write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where not even that can be asked, nothing was written
+            temporary.unlink()
         raise UserError(
             f"cannot write {path}: {error.strerror}; everything finished before is kept, "
             "and the same command continues from there"

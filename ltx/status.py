@@ -30,6 +30,10 @@ SILENT_SECONDS = 60.0
 """A run that has said nothing for so long has probably died without a chance to say so."""
 
 
+UNWRITTEN: dict[Path, dict[str, Any]] = {}
+"""What a full disk did not take of this process's words: it still shows them itself."""
+
+
 class Heartbeat:
     """Says in a run's folder, every few seconds, where its training is; and at the end, why it stopped.
 
@@ -103,7 +107,7 @@ def note_failure(folder: Path, error: BaseException, log: str | None = None) -> 
     try:
         write(folder / FILE, json.dumps(said).encode())
     except UserError:
-        return
+        UNWRITTEN[folder] = said
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class State:
 
 def state(folder: Path) -> State:
     """The state of the run in `folder`, which need not exist yet."""
-    said, manifest = read_json(folder / FILE), read_json(folder / "manifest.json")
+    said, manifest = UNWRITTEN.get(folder) or read_json(folder / FILE), read_json(folder / "manifest.json")
     if not said:
         if manifest.get("status") == "complete":
             return State("complete", *last_ticket(folder), seconds=manifest.get("seconds"))

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from rich.console import Console
 
-from ltx.config import Composed, check_override, compose, register, swept
+from ltx.config import Composed, check_override, compose, compose_all, options, parse, register, swept
+from ltx.data.base import Data
 from ltx.errors import Failed, Interrupted, UserError
 from ltx.launch import check_flags, extra_dirs, job, split, through_hydra
 from ltx.status import Job, Sweep
@@ -44,6 +45,10 @@ def sweep(args: list[str], seeds_per_job: int | None = None) -> None:
         raise UserError(f"{strange[0]} is not for a sweep; `ltx run` takes it")
     plan = planned(overrides, extra, seeds_per_job)
     console = Console(stderr=True)
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {plan.folder}: {error.strerror}; choose another out=DIR") from error
     before = [job.state().name == "complete" for job in plan.jobs]
     jobs = f"{len(plan.jobs)} job{'s' * (len(plan.jobs) > 1)}"
     say(console, f"{jobs}, {sum(before)} done before; the sweep is {plan.folder}")
@@ -58,18 +63,21 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
     """Every combination, composed and checked, with its data at hand; raises UserError."""
     if seeds_per_job is not None and seeds_per_job < 1:
         raise UserError(f"--seeds-per-job {seeds_per_job} is not possible: it must be 1 or more")
-    combined = [(words, compose(words, extra_dir)) for words in grid(overrides, extra_dir)]
+    combinations = grid(overrides, extra_dir)
+    combined = list(zip(combinations, compose_all(combinations, extra_dir), strict=True))
     for tracker in {composed.run.tracker for _, composed in combined}:
         check_installed(tracker)
-    fingerprints: dict[str, str] = {}
+    read: dict[str, Data] = {}
+    for _, composed in combined:  # only when all are right, and once: fetched here instead of by all jobs
+        if (name := source(composed)) not in read:
+            read[name] = composed.run.dataset.load()
+        run, data = composed.run, read[name]
+        run.method.check(run.layers(data.shape, data.classes), run.recipe.plan(len(data.train)))
     jobs: dict[Path, Job] = {}
-    for words, composed in combined:  # only when all are right
-        data = json.dumps(composed.config["dataset"], sort_keys=True)
-        if data not in fingerprints:  # read once, and fetched before any job instead of by all of them
-            fingerprints[data] = checked(composed)
+    for words, composed in combined:
         for part, seeds in parts(composed, seeds_per_job):
             own = [word for word in words if not (seeds and word.startswith(("seed=", "replicates=")))]
-            folder = part.folder(fingerprints[data])
+            folder = part.folder(read[source(composed)].fingerprint)
             jobs.setdefault(folder, Job([*own, *seeds], folder))
     if not any(
         override.startswith("launcher=") and not override.endswith("=local") for override in overrides
@@ -86,25 +94,36 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
 def grid(overrides: Sequence[str], extra_dir: str | None) -> list[list[str]]:
     """Every combination of the values that the overrides name, as Hydra's own sweeper makes them."""
     register(overrides)
+    parsed = []
     for override in overrides:
-        key = override.partition("=")[0]
-        if not swept(override):
+        key, one = override.partition("=")[0], parse(override, extra_dir)
+        if isinstance(pattern := one.value(), Glob):
+            if not (names := pattern.filter(options(key, extra_dir))):
+                raise UserError(
+                    f"{override} matches nothing; choose from {', '.join(options(key, extra_dir))}"
+                )
+            override = f"{key}={','.join(names)}"
+            one = parse(override, extra_dir)
+        parsed.append(one)
+        if not one.is_sweep_override():
             check_override(override, extra_dir)
+            if key == "hydra.mode":
+                raise UserError(f"{override} is not possible: `ltx sweep` launches jobs, `ltx run` runs here")
         elif key in ("out", "launcher") or key.startswith("hydra"):
             raise UserError(f"{override} is not possible: a sweep has one {key}")
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
     if endless := [o.input_line for o in parsed if o.is_sweep_override() and not o.is_discrete_sweep()]:
         raise UserError(
             f"{endless[0]} is no list of values; only a sweeper that searches takes it: hydra/sweeper="
         )
-    return BasicSweeper.split_arguments(parsed, None)[0]
+    combinations = BasicSweeper.split_arguments(parsed, None)[0]
+    if not combinations:
+        raise UserError(f"{' '.join(overrides)} names no combination: a range is empty")
+    return combinations
 
 
-def checked(composed: Composed) -> str:
-    """The fingerprint of an experiment's data, which fit its network and method."""
-    run, data = composed.run, composed.run.dataset.load()
-    run.method.check(run.layers(data.shape, data.classes), run.recipe.plan(len(data.train)))
-    return data.fingerprint
+def source(composed: Composed) -> str:
+    """What an experiment's data are read from."""
+    return json.dumps(composed.config["dataset"], sort_keys=True)
 
 
 def parts(composed: Composed, size: int | None) -> Iterator[tuple[Composed, list[str]]]:
@@ -145,10 +164,16 @@ def finish(plan: Sweep, before: Sequence[bool]) -> None:
     console, states = Console(stderr=True), [job.state() for job in plan.jobs]
     show(console, "", plan.labels(), states)
     found = [job.folder for job in plan.jobs if (job.folder / "levels.csv").exists()]
+    failed = sum(state.name == "failed" for state in states)
     if found:
         compared = report.compare(found)
-        report.write(compared, out=plan.folder)
         report.print_tables(compared, Console(), ["means", "matching"])
-        print(f"figures and tables: {plan.folder}")
-    if failed := sum(state.name == "failed" for state in states):
+        try:
+            report.write(compared, out=plan.folder)
+            print(f"figures and tables: {plan.folder}")
+        except UserError as error:  # a full disk fails jobs too, of which more is to be said
+            if not failed:
+                raise
+            say(console, str(error))
+    if failed:
         raise Failed(f"{failed} of {len(states)} jobs failed; the same sweep tries them again")

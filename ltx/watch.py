@@ -61,17 +61,21 @@ def counts(states: Sequence[State]) -> str:
 
 
 def overview(labels: Sequence[str], states: Sequence[State], rows: int | None = None) -> Group:
-    """A table of jobs, the most urgent first where only some `rows` of them fit."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("job", "state", "at", ""):
-        table.add_column(head, overflow="fold")
+    """A table of jobs; of the most urgent, a line each, where only some `rows` of them fit."""
+    table, short = Table(box=box.SIMPLE_HEAD, pad_edge=False), rows is not None
+    for head in ("job", "state", "at"):
+        table.add_column(head, overflow="ellipsis" if short else "fold", no_wrap=short)
+    table.add_column("", overflow="fold")
     chosen = list(range(len(states)))
     if rows is not None and len(chosen) > rows:
         chosen = sorted(sorted(chosen, key=lambda n: ORDER.index(states[n].name))[: max(rows, 1)])
     for number in chosen:
         now = states[number]
         style = STYLES.get(now.name, "")
-        table.add_row(Text(labels[number]), Text(now.name, style), place(now), Text(detail(now)))
+        more = Text(
+            detail(now), no_wrap=short, overflow="ellipsis" if short else None
+        )  # what gives way first
+        table.add_row(Text(labels[number]), Text(now.name, style), place(now), more)
     return Group(Text(counts(states)), table)
 
 

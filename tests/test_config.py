@@ -37,7 +37,7 @@ MISTAKES = [
     ("method=impp", "method=impp", "did you mean imp", "oneshot"),
     ("mnist_lenet", "'mnist_lenet' is not KEY=VALUE", "did you mean config=mnist_lenet?"),
     ("nonsense", "'nonsense' is not KEY=VALUE"),
-    ("seed='1", "is not KEY=VALUE"),
+    ("seed='1", "cannot be read"),
     ("seed=abc", "seed=abc", "a whole number"),
     ("seed=null", "seed=null", "a whole number"),
     ("recipe.batch_size=1.5", "recipe.batch_size=1.5", "a whole number"),

@@ -46,7 +46,6 @@ def write(comparison: Comparison, out: Path | None = None, pdf: bool = False) ->
     few, files = len(comparison.pages) <= CONFIGS, []
     for page in comparison.pages:
         place = folder / Path(page.name).name if len(comparison.pages) > 1 else folder
-        place.mkdir(parents=True, exist_ok=True)
         drawn = plots.write(place, page, kinds) if few else []  # first: it notes damaged tables
         files += [*pages.write(place, pages.texts(page, comparison)), *drawn]
     if comparison.panelled:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ltx.files import write as replace
 from ltx.report import masks, render, tables
 from ltx.report.comparison import Comparison, Page
 
@@ -15,7 +16,7 @@ PARTS = ("means", "matching", "differences")
 def write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     """Write files by name; their paths."""
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        replace(folder / name, text.encode())
     return [folder / name for name in texts]
 
 

@@ -1,6 +1,7 @@
 """How every figure looks: colours, sizes, the sparsity axis, and files that are the same bytes every time."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -22,6 +23,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from ltx.files import write
 from ltx.report.tables import percent
 
 # Okabe and Ito: told apart with every common colour blindness, and in print by marker and dash as well.
@@ -203,5 +205,7 @@ def save(figure: Figure, path: Path, kinds: Sequence[str]) -> list[Path]:
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     files = [path.with_suffix(f".{kind}") for kind in kinds]
     for file, kind in zip(files, kinds, strict=True):
-        figure.savefig(file, metadata=undated[kind])
+        drawn = BytesIO()
+        figure.savefig(drawn, format=kind, metadata=undated[kind])
+        write(file, drawn.getvalue())
     return files
