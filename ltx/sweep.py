@@ -65,8 +65,11 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
         raise UserError(f"--seeds-per-job {seeds_per_job} is not possible: it must be 1 or more")
     combinations = grid(overrides, extra_dir)
     combined = list(zip(combinations, compose_all(combinations, extra_dir), strict=True))
-    for tracker in {composed.run.tracker for _, composed in combined}:
-        check_installed(tracker)
+    launcher = [*(word.partition("=")[2] for word in overrides if word.startswith("launcher=")), "local"][0]
+    for _, composed in combined:
+        check_installed(composed.run.tracker)
+        if launcher == "local":  # a login node need not have a cluster's devices
+            composed.run.torch_device()
     read: dict[str, Data] = {}
     for _, composed in combined:  # only when all are right, and once: fetched here instead of by all jobs
         if (name := source(composed)) not in read:
@@ -79,16 +82,10 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
             own = [word for word in words if not (seeds and word.startswith(("seed=", "replicates=")))]
             folder = part.folder(read[source(composed)].fingerprint)
             jobs.setdefault(folder, Job([*own, *seeds], folder))
-    if not any(
-        override.startswith("launcher=") and not override.endswith("=local") for override in overrides
-    ):
-        for device in {composed.run.device: composed.run for _, composed in combined}.values():
-            device.torch_device()
     names = "+".join(sorted({composed.name.replace("/", "-") for _, composed in combined})[:3])
     tag = hashlib.sha256("\n".join(sorted(map(str, jobs))).encode()).hexdigest()[:8]
-    launchers = [override.partition("=")[2] for override in overrides if override.startswith("launcher=")]
     folder = Path(combined[0][1].run.out) / "sweeps" / f"{names}-{tag}"
-    return Sweep(folder, [*launchers, "local"][0], list(jobs.values()))
+    return Sweep(folder, launcher, list(jobs.values()))
 
 
 def grid(overrides: Sequence[str], extra_dir: str | None) -> list[list[str]]:
