@@ -6,12 +6,14 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from conftest import TINY, spawn
 
 from hydra_plugins.ltx_plugins import _local
+from hydra_plugins.ltx_plugins._jobs import Wish, cancelling
 from hydra_plugins.ltx_plugins._local import Place, places
 from ltx.config import LAUNCHERS, compose
 from ltx.launch import execute
@@ -374,3 +376,30 @@ def test_processes_share_cores_and_gpus(cores, gpus, count, jobs, per_gpu, expec
 def test_gpus_keep_the_names_that_the_environment_gives_them(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7f")
     assert _local.visible_gpus(2) == ["3", "GPU-7f"]
+
+
+# -- what becomes of a cluster's jobs on Ctrl-C -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wish", "terminal", "answer", "unasked", "expected"),
+    [
+        (Wish.cancel, False, None, False, True),
+        (Wish.leave, True, None, True, False),
+        (Wish.ask, True, "y", False, True),
+        (Wish.ask, True, " Yes", False, True),
+        (Wish.ask, True, "n", True, False),
+        (Wish.ask, True, "", True, False),
+        (Wish.ask, False, None, True, True),  # nobody to ask
+        (Wish.ask, False, None, False, False),
+    ],
+)
+def test_a_clusters_jobs_are_cancelled_as_wished_or_answered(
+    wish, terminal, answer, unasked, expected, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: terminal))
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or answer)
+    assert cancelling(3, wish, otherwise="they stay", unasked=unasked) is expected
+    assert bool(asked) == (answer is not None)
+    assert all("cancel the 3 jobs" in question and "they stay" in question for question in asked)
