@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from ltx.errors import UserError
+from ltx.status import FILE, state
+from ltx.watch import detail
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
@@ -50,11 +52,12 @@ def summary(folder: Path) -> None:
     """One screen about a finished or interrupted run; raises UserError if there is none."""
     from ltx.report import compare, print_tables
 
-    manifest = read_manifest(folder)
+    manifest, now = read_manifest(folder), state(folder)
     console = Console()
     facts = {
         "experiment": f"{manifest.get('config')}: {manifest.get('method')} on {manifest.get('dataset')}",
-        "status": f"{manifest.get('status')} ({manifest.get('updated')})",
+        "status": f"{now.name} ({manifest.get('updated')})",
+        "": "" if now.name == "complete" else detail(now),
         "network": f"{manifest.get('model')}, {manifest.get('network')}",
         "seeds": ", ".join(map(str, manifest.get("seeds", []))),
         "data": " / ".join(f"{count:,} {split}" for split, count in manifest.get("examples", {}).items())
@@ -65,10 +68,11 @@ def summary(folder: Path) -> None:
         "checks": f"{sum(manifest.get('checks', {}).values())} passed, none failed",
     }
     for name, text in facts.items():
-        say(console, f"{name:11s}{text}")
+        if text:
+            say(console, f"{name:11s}{text}")
     if (folder / "levels.csv").exists():
         print_tables(compare([folder]), console, ["means"])
-    if manifest.get("status") != "complete":
+    if now.name != "complete":
         say(console, "the command that began this run continues it")
 
 
@@ -77,6 +81,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "manifest.json").read_text())
     except FileNotFoundError:
+        if (folder / FILE).exists():
+            raise UserError(f"{folder} has trained no ticket to its end; `ltx status` tells more") from None
         raise UserError(f"{folder} is not a run: it has no manifest.json") from None
     except (json.JSONDecodeError, OSError) as error:
         raise UserError(f"{folder / 'manifest.json'} cannot be read: {error}") from error

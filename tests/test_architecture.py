@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "config": "controls data draw errors methods models objective plugins recipe task tracking",
     "launch": "checks config engine errors files loop objective progress recipe status store task report tracking",
     "sweep": "config data errors launch report status tracking watch",
-    "show": "errors config controls report",
+    "show": "errors config controls report status watch",
     "reopen": "config draw engine errors recipe store task ticket",
     "connect": "files reopen checks config engine errors launch line progress recipe report show store task ticket",
     "report": "errors files",

@@ -5,20 +5,25 @@ import re
 import shutil
 import signal
 import time
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from conftest import TINY, spawn
+from PIL import Image
+from rich.console import Console
 
 from hydra_plugins.ltx_plugins import _local
 from hydra_plugins.ltx_plugins._jobs import Wish, cancelling
 from hydra_plugins.ltx_plugins._local import Place, places
-from ltx.config import LAUNCHERS, compose
+from ltx.config import LAUNCHERS, compose, compose_all
+from ltx.errors import Died, UserError
 from ltx.launch import execute
-from ltx.status import SILENT_SECONDS, Sweep, state
+from ltx.status import SILENT_SECONDS, State, Sweep, note_failure, state
 from ltx.sweep import planned
+from ltx.watch import ORDER, overview
 
 SMALL = (*TINY, "method.levels=1", "controls=[]")
 LONG = (*SMALL, "recipe.steps=200000", "recipe.eval_every=1000", "checkpoint_seconds=1")
@@ -182,6 +187,42 @@ def test_experiments_of_one_sweep_have_folders_of_their_own(tmp_path):
     assert plan.labels() == ["config=digits_lenet", "config=digits_at_init"]
 
 
+def test_a_pattern_names_all_that_it_matches(tmp_path):
+    plan = planned(["method=glob([i*,one*])", *SMALL, f"out={tmp_path}"], None, None)
+    assert plan.labels() == ["method=imp", "method=oneshot"]
+
+
+def test_every_combination_must_fit_data_that_only_tell_their_shape_when_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for part, kind, n in [(p, k, n) for p in ("train", "test") for k in "ab" for n in range(30)]:
+        file = tmp_path / "images" / part / kind / f"{n}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), n).save(file)
+    words = [
+        "dataset=image_folder",
+        f"dataset.root={tmp_path / 'images'}",
+        "dataset.size=8",
+        "recipe.batch_size=10",
+    ]
+    with pytest.raises(UserError, match="rewind_step=9 is not possible"):
+        planned([*words, "recipe.steps=1ep", "method.rewind_step=0,9", f"out={tmp_path}"], None, None)
+
+
+def test_what_is_shared_between_combinations_makes_no_difference():
+    words = ["recipe.lr=0.3", "model.hidden=[7]", "method.levels=3", "controls=[]"]
+    together = compose_all([["method=imp"], [*words, "method=imp"], ["method=imp"], words])
+    alone = [
+        compose(["method=imp"]),
+        compose([*words, "method=imp"]),
+        compose(["method=imp"]),
+        compose(words),
+    ]
+    assert [one.config for one in together] == [one.config for one in alone]
+    assert [one.run for one in together] == [one.run for one in alone]
+    assert together[0].config["recipe"]["lr"] == 1.2e-3
+    assert together[1].config["recipe"]["lr"] == 0.3
+
+
 # -- mistakes -------------------------------------------------------------------------------------------------
 
 
@@ -195,12 +236,19 @@ def test_experiments_of_one_sweep_have_folders_of_their_own(tmp_path):
         (["out=a,b"], "a sweep has one out"),
         (["launcher=local,slurm"], "a sweep has one launcher"),
         (["launcher=cloud"], "launcher=cloud does not exist; choose from local, ray, slurm"),
-        (["hydra.launcher.job=3"], "hydra.launcher.job"),
-        (["hydra.launcher.jobs=many"], "hydra.launcher.jobs=many"),
+        (["hydra.launcher.job=3"], "unknown key hydra.launcher.job: did you mean hydra.launcher.jobs?"),
         (["recipe.lr=interval(0,1)"], "only a sweeper that searches takes it"),
         (["--seeds-per-job", "0"], "--seeds-per-job 0 is not possible: it must be 1 or more"),
         (["--cfg", "job"], "--cfg is not for a sweep"),
         (["device=cuda:99"], "device=cuda:99 is not on this machine"),
+        (["hydra.launcher.jobs=0"], "hydra.launcher.jobs=0 is not possible: it must be 1 or more"),
+        (["hydra.launcher.jobs=two"], "hydra.launcher.jobs=two is not possible: Value 'two' of type"),
+        (["hydra.mode=RUN", "seed=0,1"], "hydra.mode=RUN is not possible: `ltx sweep` launches jobs"),
+        (["seed=range(3,0)"], "seed=range(3,0) names no combination: a range is empty"),
+        (["method=glob(zzz)"], "method=glob(zzz) matches nothing; choose from"),
+        (["seed=0,"], "'seed=0,' cannot be read: it ends too early\n"),
+        (["out=a=b"], "'out=a=b' cannot be read: mismatched input '='; a value with = , [ ] or such"),
+        (["out=/proc/nowhere"], "/proc/nowhere/sweeps/digits_lenet-"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
@@ -292,6 +340,80 @@ def test_two_sweeps_that_share_runs_do_not_collide(tmp_path):
         assert job.state().name == "complete"
         log = (job.folder / "log.txt").read_text()
         assert log.count("level  2  ticket") == 1, log  # trained once
+
+
+def test_a_failure_that_a_full_disk_does_not_take_is_told_all_the_same(tmp_path, monkeypatch):
+    said = {"state": "running", "level": 3, "role": "ticket", "updated": time.time()}
+    (tmp_path / "status.json").write_text(json.dumps(said))
+
+    def full(*_):
+        raise UserError("no space left")
+
+    monkeypatch.setattr("ltx.status.UNWRITTEN", {})
+    monkeypatch.setattr("ltx.status.write", full)
+    note_failure(tmp_path, UserError("cannot write levels.csv: No space left on device"))
+    assert state(tmp_path).name == "failed"
+    assert state(tmp_path).level == 3
+    assert state(tmp_path).reason == "cannot write levels.csv: No space left on device"
+
+
+@pytest.mark.parametrize(("failed", "code"), [(False, 2), (True, 1)])
+def test_a_sweep_whose_figures_cannot_be_written_still_says_what_failed(
+    failed, code, swept, tmp_path, ltx, monkeypatch
+):
+    out = tmp_path / "copy"
+    shutil.copytree(swept[0], out)
+    if failed:
+        monkeypatch.setattr("ltx.sweep.through_hydra", lambda *_: None)
+        job = plan_of(out).jobs[0].folder
+        (job / "manifest.json").unlink()
+        note_failure(job, UserError("cannot write levels.csv: No space left on device"))
+
+    def full(path, content):
+        raise UserError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("ltx.report.style.write", full)
+    said = ltx("sweep", *SMALL, "method=imp,oneshot", "seed=0,2", f"out={out}")
+    assert said.code == code
+    assert "accuracy_vs_sparsity.png: No space left on device" in said.err
+    assert ("ltx: 1 of 4 jobs failed" in said.err) == failed
+
+
+# -- seeing ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_live_table_has_a_line_a_job_on_any_terminal(width):
+    labels = [f"method=oneshot seed={seed} recipe.lr=0.00{seed}" for seed in range(9)]
+    now = [State("complete", 2, "ticket", 0.663)] * 6
+    now += [
+        State("running", 1, "ticket", 0.813, 8249, 30000, 0.975),
+        State("queued"),
+        State("failed", reason="x " * 99),
+    ]
+    console = Console(file=StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(overview(labels, now, 4))
+    lines = [line for line in console.file.getvalue().splitlines() if line.strip()]
+    assert lines[0].strip() == "9 jobs: 1 running, 1 failed, 1 queued, 6 complete"
+    assert len(lines) == 3 + 4
+    assert [next(w for w in ORDER if w in line) for line in lines[3:]] == [
+        "complete",
+        "running",
+        "queued",
+        "failed",
+    ]
+
+
+def test_show_says_of_a_run_what_status_says(swept, tmp_path, ltx):
+    run = tmp_path / "run"
+    shutil.copytree(plan_of(swept[0]).jobs[0].folder, run)
+    note_failure(run, Died("its process ended: killed by SIGKILL"))
+    said = ltx("show", run).out
+    assert "status     failed (" in said
+    assert "its process ended: killed by SIGKILL" in said
+    assert "the command that began this run continues it" in said
+    (run / "manifest.json").unlink()
+    assert "has trained no ticket to its end" in ltx("show", run).err
 
 
 # -- stopping -------------------------------------------------------------------------------------------------
