@@ -207,7 +207,9 @@ def launch(args: list[str]) -> None:
 
 def job(config: DictConfig) -> float:
     """One job of a sweep, and its objective; of module level, for launchers send it elsewhere by its name."""
-    composed = Composed.of(config, HydraConfig.get().runtime.choices)
+    runtime = HydraConfig.get().runtime
+    os.chdir(runtime.cwd)  # a Ray cluster's workers begin where the cluster was started
+    composed = Composed.of(config, runtime.choices)
     return objective(execute(composed, logged=True), composed.run.objective)
 
 

@@ -69,9 +69,9 @@ def test_a_killed_worker_is_retried_and_ends_as_if_nothing_had_been(cluster, tmp
 
 def test_ctrl_c_lets_tasks_save_where_nobody_can_be_asked(cluster, tmp_path):
     words = ("launcher=ray", f"hydra.launcher.ray.init.address={cluster}", "recipe.steps=200000")
-    process = spawn("sweep", *LONG, *words, f"out={tmp_path}")
-    until(lambda: list((tmp_path / "sweeps").glob("*/sweep.json")))
-    (job,) = plan_of(tmp_path).jobs
+    process = spawn("sweep", *LONG, *words, "out=there", cwd=tmp_path)
+    until(lambda: list((tmp_path / "there" / "sweeps").glob("*/sweep.json")))
+    (job,) = plan_of(tmp_path / "there").jobs
     until(lambda: (job.state().step or 0) > 0)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=120)
