@@ -21,20 +21,20 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import VisionDataset
 
-from ltx import prune
-from ltx.checks import Checks
-from ltx.config import compose
+from ltx.config.compose import compose
+from ltx.core.checks import Checks
+from ltx.core.recipe import Plan
+from ltx.core.task import Task
+from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
 from ltx.engine import cpu
 from ltx.engine.feed import Feed
 from ltx.engine.forward import Separate, Stacked, channels_last, choose
 from ltx.engine.optimizer import fused
 from ltx.engine.train import Training, evaluate
-from ltx.recipe import Plan
-from ltx.scores import magnitude
-from ltx.store import cpu_name
-from ltx.task import Task
-from ltx.ticket import Round, Ticket
+from ltx.experiment.store import cpu_name
+from ltx.pruning import masks
+from ltx.pruning.scores import magnitude
 
 TURNS, WARM_UP, TURN_SECONDS = 25, 3, 0.06
 
@@ -91,7 +91,7 @@ def tasked(data: Data, *overrides: str) -> tuple[Task, Plan]:
 def ticket_of(task: Task, density: float) -> Ticket:
     dense = task.dense()
     kept = {name: round(density * task.layers.sizes[name]) for name in dense.mask}
-    return dense.masked(prune.by_layer(magnitude(dense.weights), dense.mask, kept))
+    return dense.masked(masks.by_layer(magnitude(dense.weights), dense.mask, kept))
 
 
 def stepping(task: Task, plan: Plan, density: float = 1.0) -> Callable[[], object]:

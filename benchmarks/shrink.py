@@ -1,6 +1,6 @@
 """How much faster a network trains when its channels are really gone.
 
-    python benchmarks/shrink.py [device] [batch size]
+    python benchmarks/channels.py [device] [batch size]
 
 VGG-16 on images of CIFAR-10's shape, random pixels, random channels cut from every layer alike. The networks
 take turns, one training step each by ltx's own engine, and a speed-up is the median over the turns: a busy
@@ -14,17 +14,17 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ltx import shrink
-from ltx.checks import Checks
-from ltx.config import compose
-from ltx.cost import macs
+from ltx.config.compose import compose
+from ltx.core.checks import Checks
+from ltx.core.task import Task
+from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
-from ltx.draw import stream
 from ltx.engine import cpu
 from ltx.engine.train import Training
-from ltx.store import machine
-from ltx.task import Task
-from ltx.ticket import Round, Ticket
+from ltx.experiment.cost import macs
+from ltx.experiment.store import machine
+from ltx.pruning import channels
+from ltx.streams import stream
 
 RATIOS, TURNS, WARM_UP = (0.0, 0.3, 0.5, 0.7), 9, 1
 
@@ -41,8 +41,8 @@ def task_of(device: torch.device, batch: int) -> tuple[Task, Round]:
 
 def training(task: Task, round: Round, ratio: float) -> tuple[Training, int]:
     """A training of what is left at a ratio, and the multiply-accumulates of one example."""
-    groups = shrink.groups(task.network(), task.data.shape, task.layers.prunable)
-    small = shrink.shrunk(
+    groups = channels.groups(task.network(), task.data.shape, task.layers.prunable)
+    small = channels.shrunk(
         task.network(), task.data.shape, {n: cut(g.channels, ratio) for n, g in groups.items()}
     )
     ticket = Ticket(small.take(round.ticket.weights), small.take(round.ticket.mask))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from ltx import config, launch
-from ltx.config import Composed
+from ltx.config import compose as composing
+from ltx.config.compose import Composed
 from ltx.errors import UserError
+from ltx.experiment.execute import execute
 from ltx.results import Results, load
 
 
@@ -16,7 +17,7 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
     `config_dir` is a folder with experiments of one's own, as `-cd` names it. Raises UserError.
     """
     try:
-        return config.compose(overrides, config_dir if config_dir is None else os.fspath(config_dir))
+        return composing.compose(overrides, config_dir if config_dir is None else os.fspath(config_dir))
     except UserError as error:
         raise error from None  # Hydra's own account of it is no news to anybody
 
@@ -27,4 +28,4 @@ def run(experiment: Composed) -> Results:
     Raises UserError for what the user can mend, and Interrupted after Ctrl-C, when everything so far is saved:
     the same call continues.
     """
-    return load(launch.execute(experiment))
+    return load(execute(experiment))

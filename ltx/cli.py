@@ -25,7 +25,7 @@ HYDRA = {"ignore_unknown_options": True}  # Hydra's own flags go through
 
 
 def complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
-    from ltx.launch import completions
+    from ltx.experiment.execute import completions
 
     return completions([*(ctx.params.get("overrides") or []), *ctx.args], incomplete)
 
@@ -70,7 +70,7 @@ def root(
 @app.command(context_settings=HYDRA)
 def run(overrides: Overrides = None) -> None:
     """Run one experiment, or continue it; ends with its table and figures."""
-    from ltx.launch import launch
+    from ltx.experiment.execute import launch
 
     launch(overrides or [])
 
@@ -83,7 +83,7 @@ def sweep(
     ] = None,
 ) -> None:
     """Run every combination of values, as in method=imp,oneshot seed=0,5,10; here, on Slurm or on Ray."""
-    from ltx.sweep import sweep
+    from ltx.sweep.plan import sweep
 
     sweep(overrides or [], seeds_per_job)
 
@@ -94,7 +94,7 @@ def status(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="until nothing is running any more")] = False,
 ) -> None:
     """Show how far sweeps and runs have come, from any shell or machine."""
-    from ltx.watch import status
+    from ltx.sweep.watch import status
 
     status(paths or [Path("results")], follow)
 
@@ -102,7 +102,7 @@ def status(
 @app.command(name="list")
 def list_() -> None:
     """List the experiments, methods, models, datasets and controls that exist."""
-    from ltx.show import catalogue
+    from ltx.study.show import catalogue
 
     catalogue()
 
@@ -110,7 +110,7 @@ def list_() -> None:
 @app.command()
 def show(run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)]) -> None:
     """Show what a finished or interrupted run is."""
-    from ltx.show import summary
+    from ltx.study.show import summary
 
     summary(run)
 
@@ -177,7 +177,7 @@ def connect(
     device: Annotated[str | None, typer.Option(help="else the run's own")] = None,
 ) -> None:
     """Linear mode connectivity: how SGD noise after step k decides what a run's networks become."""
-    from ltx.connect import connect
+    from ltx.study.connect import connect
 
     out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device)
     typer.echo((out / "connect.md").read_text())

@@ -37,6 +37,12 @@ class Interrupted(Exception):
     """Training was asked to stop and has saved where it was."""
 
 
+def demand(condition: bool, key: str, value: object, allowed: str) -> None:
+    """Refuse a value that a user typed, in one line."""
+    if not condition:
+        raise UserError(f"{key}={value} is not possible: {allowed}")
+
+
 def unknown(key: str, value: str, allowed: Iterable[str]) -> UserError:
     """The error for a name that does not exist: the nearest that do, and all of them if they are not many."""
     near = get_close_matches(value, names := sorted(allowed), cutoff=0.5)

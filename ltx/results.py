@@ -14,14 +14,14 @@ import yaml
 
 from ltx import report
 from ltx.errors import UserError, unknown
-from ltx.objective import Objective, objective
+from ltx.report.objective import Objective, objective
 from ltx.report.runs import COLUMNS, POOLED, find_runs, mapping, read_table
-from ltx.show import read_manifest
+from ltx.study.show import read_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ltx.reopen import Kept
+    from ltx.study.reopen import Kept
 
 TABLES = [file.removesuffix(".csv") for file in COLUMNS]
 
@@ -158,13 +158,13 @@ class Results:
 
         Of one seed, or of all, stacked on axis 0. Raises UserError if they are not in the run's folder.
         """
-        from ltx.reopen import Kept
+        from ltx.study.reopen import Kept
 
         return Kept(self.folder, level, seed, role, draw)
 
     def network(self, level: int, seed: int, role: str = "ticket", draw: int = 0) -> nn.Module:
         """The trained network, in evaluation mode: from images as `examples` has them to logits."""
-        from ltx.reopen import reopen, skeleton
+        from ltx.study.reopen import reopen, skeleton
 
         network = skeleton(reopen(self.folder, "cpu"))
         network.load_state_dict(self.ticket(level, seed, role, draw).trained)
@@ -172,6 +172,6 @@ class Results:
 
     def examples(self, split: str = "test") -> tuple[Tensor, Tensor]:
         """Images [N, C, H, W] as the networks see them and labels [N] of the run's train, val or test split."""
-        from ltx.reopen import examples, reopen
+        from ltx.study.reopen import examples, reopen
 
         return examples(reopen(self.folder, "cpu"), self.manifest, split)

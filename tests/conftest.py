@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ltx.cli import main
-from ltx.config import compose
-from ltx.task import Task
+from ltx.config.compose import compose
+from ltx.core.task import Task
 
 TINY = ("model.hidden=[16]", "replicates=2", "method.levels=2", "recipe.steps=30", "recipe.eval_every=10")
 """The default experiment made so small that a run takes a moment."""

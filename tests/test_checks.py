@@ -7,16 +7,16 @@ import torch
 from conftest import TINY, compose_task
 from test_engine import Never, halved, silent
 
-import ltx.loop
-import ltx.store
-from ltx import prune
-from ltx.checks import Checks
-from ltx.config import compose
-from ltx.controls import CONTROLS
+import ltx.experiment.loop
+import ltx.experiment.store
+from ltx.config.compose import compose
+from ltx.core.checks import Checks
+from ltx.core.ticket import Hooks, Round, Ticket, copied
 from ltx.engine.train import Training
 from ltx.errors import InvariantError
-from ltx.launch import execute
-from ltx.ticket import Hooks, Round, Ticket, copied
+from ltx.experiment.execute import execute
+from ltx.pruning import masks
+from ltx.pruning.controls import CONTROLS
 
 RUN = (*TINY, "recipe.steps=4", "method.levels=1", "controls=[reinit]")
 
@@ -126,7 +126,7 @@ def test_a_mask_that_revives_the_pruned(monkeypatch, tmp_path):
         flat[:, start : start + count] = True
         return flat.view_as(alive)
 
-    monkeypatch.setattr(prune, "by_layer", reviving)
+    monkeypatch.setattr(masks, "by_layer", reviving)
     with pytest.raises(InvariantError, match="level 2: masks are nested"):
         execute(compose([*RUN, "method.levels=2", "controls=[]", f"out={tmp_path}"]))
 

@@ -7,10 +7,10 @@ import torch
 from conftest import TINY
 
 from ltx import data
-from ltx.config import compose, config_dir, experiments, keys
+from ltx.config.compose import compose, config_dir, experiments, keys
 from ltx.data.base import Data, Split
 from ltx.errors import UserError
-from ltx.launch import completions, execute
+from ltx.experiment.execute import completions, execute
 
 # What is typed, and words that the one line must have in this order.
 MISTAKES = [

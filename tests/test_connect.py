@@ -9,19 +9,19 @@ import torch
 from conftest import compose_task
 from typer.testing import CliRunner
 
-from ltx import connect as command
-from ltx.checks import Checks
 from ltx.cli import app
-from ltx.config import compose
-from ltx.connect import beginnings, connect
+from ltx.config.compose import compose
+from ltx.core.checks import Checks
+from ltx.core.task import Layers, Prunable, Task
+from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
 from ltx.engine.train import train
 from ltx.errors import Interrupted, UserError
-from ltx.launch import execute
-from ltx.line import POINTS, barrier, between, doubled, halves, twins
+from ltx.experiment.execute import execute
 from ltx.models.lenet import LeNet
-from ltx.task import Layers, Prunable, Task
-from ltx.ticket import Round, Ticket
+from ltx.study import connect as command
+from ltx.study.connect import beginnings, connect
+from ltx.study.line import POINTS, barrier, between, doubled, halves, twins
 
 SMALL = ["model.hidden=[20]", "recipe.steps=60", "recipe.eval_every=30", "replicates=2", "method.levels=2"]
 
@@ -128,7 +128,7 @@ def test_the_first_steps_are_those_of_the_run(lenet, tmp_path):
 
 
 def test_recalibration_forgets_the_running_statistics(monkeypatch):
-    monkeypatch.setattr("ltx.line.POINTS", 2)
+    monkeypatch.setattr("ltx.study.line.POINTS", 2)
     task, plan = compose_task("model=resnet20", "model.width=0.125", "recipe.batch_size=40")
     few = task.data.train.take(torch.arange(80))
     task = replace(task, data=replace(task.data, train=few, test=few))

@@ -5,14 +5,14 @@ import pytest
 import torch
 from conftest import compose_task
 
-from ltx import prune
-from ltx.checks import Checks
-from ltx.config import compose
-from ltx.controls import CONTROLS, LAYERWISE
+from ltx.config.compose import compose
+from ltx.core.checks import Checks
+from ltx.core.ticket import Round
 from ltx.errors import UserError
-from ltx.launch import execute
-from ltx.scores import magnitude
-from ltx.ticket import Round
+from ltx.experiment.execute import execute
+from ltx.pruning import masks
+from ltx.pruning.controls import CONTROLS, LAYERWISE
+from ltx.pruning.scores import magnitude
 
 NETWORK = ("model.hidden=[12,8]",)
 
@@ -21,7 +21,7 @@ def ticket_of(task):
     """Level 1 of a search: a quarter of every layer is gone."""
     dense = task.dense()
     kept = {name: task.layers.sizes[name] * 3 // 4 for name in dense.mask}
-    return dense.masked(prune.by_layer(magnitude(dense.weights), dense.mask, kept))
+    return dense.masked(masks.by_layer(magnitude(dense.weights), dense.mask, kept))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_invert_keeps_the_weights_that_the_ticket_would_lose_first(task, ticket)
     quarter = {name: task.layers.sizes[name] - int(n[0]) for name, n in ticket.kept().items()}
     dense = task.dense()
     scores = {name: -score for name, score in magnitude(dense.weights).items()}
-    smallest = prune.by_layer(scores, dense.mask, quarter)
+    smallest = masks.by_layer(scores, dense.mask, quarter)
     rival = CONTROLS["invert"](task, Round(1, ticket, plan=None, inverse=lambda: smallest), 0)
     assert same(rival.weights, ticket.weights)
     assert all(torch.equal(rival.mask[name], ~ticket.mask[name]) for name in ticket.mask)

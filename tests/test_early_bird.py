@@ -9,22 +9,23 @@ import torch
 from conftest import compose_task
 from torch import nn
 
-from ltx import report, shrink
-from ltx.checks import Checks
-from ltx.config import compose
+from ltx import report
+from ltx.config.compose import compose
+from ltx.core.checks import Checks
+from ltx.core.task import Layers
+from ltx.core.ticket import Curve, Hooks, Round, Ticket
 from ltx.engine.train import train
 from ltx.errors import Interrupted, UserError
-from ltx.launch import execute
+from ltx.experiment.execute import execute
+from ltx.experiment.store import Progress, identity
 from ltx.methods.channels import kept, mask, scales
 from ltx.methods.early_bird import EarlyBird, Watch, packed, stable, unpacked
 from ltx.models import MODELS
 from ltx.models.base import layer_kinds
 from ltx.models.foreign import TorchVision
+from ltx.pruning import channels
+from ltx.pruning.channels import Group
 from ltx.report.runs import read_table
-from ltx.shrink import Group
-from ltx.store import Progress, identity
-from ltx.task import Layers
-from ltx.ticket import Curve, Hooks, Round, Ticket
 
 TINY = ["config=digits_early_bird", "model.width=0.07", "recipe.batch_size=300", "recipe.drops=[]"]
 
@@ -164,13 +165,13 @@ def test_a_shrunk_network_computes_what_the_masked_one_does(build):
         if tensor.is_floating_point() and tensor.dim() < 2:
             tensor.copy_(torch.rand_like(tensor) + 0.2 if "var" in name else torch.randn_like(tensor))
     names = list(layer_kinds(network))
-    groups = shrink.groups(build(shape, 10), shape, names)
+    groups = channels.groups(build(shape, 10), shape, names)
     cut = {name: torch.rand(group.channels) < 0.6 for name, group in groups.items()}
     for alive in cut.values():
         alive[0] = True
-    small = shrink.shrunk(build(shape, 10), shape, cut)
+    small = channels.shrunk(build(shape, 10), shape, cut)
     stack = {name: tensor.clone()[None] for name, tensor in network.state_dict().items()}
-    alive = shrink.masked({name: stack[name] for name in names}, [small])
+    alive = channels.masked({name: stack[name] for name in names}, [small])
     ticket = Ticket(stack, alive)
     network.load_state_dict({name: tensor[0] for name, tensor in ticket.start().items()})
     small.network.load_state_dict({name: tensor[0] for name, tensor in small.take(stack).items()})
@@ -187,7 +188,7 @@ def weights_of(model):
 
 
 def test_a_residual_stream_is_one_group_and_the_outputs_are_none():
-    groups = shrink.groups(MODELS["resnet20"]().build((3, 8, 8), 10), (3, 8, 8), weights_of("resnet20"))
+    groups = channels.groups(MODELS["resnet20"]().build((3, 8, 8), 10), (3, 8, 8), weights_of("resnet20"))
     assert sum(group.channels for group in groups.values()) == 3 * 16 + 3 * 32 + 3 * 64 + 16 + 32 + 64
     assert len(groups["stem.0"].scales) == 4
     assert "output" not in groups
@@ -195,7 +196,7 @@ def test_a_residual_stream_is_one_group_and_the_outputs_are_none():
 
 def test_channels_whose_makers_may_not_be_pruned_stay():
     names = [name for name in weights_of("resnet20") if "shortcut" not in name]
-    groups = shrink.groups(MODELS["resnet20"]().build((3, 8, 8), 10), (3, 8, 8), names)
+    groups = channels.groups(MODELS["resnet20"]().build((3, 8, 8), 10), (3, 8, 8), names)
     assert "stage2.0.shortcut.0" not in groups
     assert "stem.0" in groups
 
@@ -203,7 +204,7 @@ def test_channels_whose_makers_may_not_be_pruned_stay():
 def test_a_network_whose_channels_cannot_be_followed_is_one_line():
     shuffled = TorchVision("shufflenet_v2_x0_5").build((3, 32, 32), 10)
     with pytest.raises(UserError, match="torch-pruning cannot follow this network's channels") as caught:
-        shrink.groups(shuffled, (3, 32, 32), list(layer_kinds(shuffled)))
+        channels.groups(shuffled, (3, 32, 32), list(layer_kinds(shuffled)))
     assert "\n" not in str(caught.value)
 
 
@@ -212,7 +213,7 @@ def test_a_network_whose_channels_cannot_be_followed_is_one_line():
 
 def halved(task):
     """A ticket with half of all channels, drawn at random, and what it keeps."""
-    groups = shrink.groups(task.network(), task.data.shape, task.layers.prunable)
+    groups = channels.groups(task.network(), task.data.shape, task.layers.prunable)
     generator = torch.Generator().manual_seed(1)
     noise = {n: torch.rand(task.replicates, g.channels, generator=generator) for n, g in groups.items()}
     alive, dense = kept(groups, noise, 0.5), task.dense()

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from ltx import energy
-from ltx.config import compose
-from ltx.energy import Meter
-from ltx.launch import execute
+from ltx.config.compose import compose
+from ltx.engine import energy
+from ltx.engine.energy import Meter
+from ltx.experiment.execute import execute
 
 CPU = torch.device("cpu")
 TINY = ["model.hidden=[10]", "recipe.steps=20", "recipe.eval_every=20", "method.levels=1", "replicates=2",

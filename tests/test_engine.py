@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from conftest import compose_task
 
-from ltx import prune
-from ltx.checks import Checks
-from ltx.draw import derive, order
+from ltx.core.checks import Checks
+from ltx.core.ticket import Curve, Hooks, Round, Ticket
 from ltx.engine.forward import Separate, Stacked, choose
 from ltx.engine.train import Training, train
-from ltx.scores import magnitude
-from ltx.ticket import Curve, Hooks, Round, Ticket
+from ltx.pruning import masks
+from ltx.pruning.scores import magnitude
+from ltx.streams import derive, order
 
 LENET = ("model=lenet", "model.hidden=[30,20]")
 CONV = ("model=conv2", "model.width=0.05", "model.dropout=0.5")
@@ -46,7 +46,7 @@ def halved(task):
     """A ticket with half of every layer's weights."""
     dense = task.dense()
     kept = {name: task.layers.sizes[name] // 2 for name in dense.mask}
-    return dense.masked(prune.by_layer(magnitude(dense.weights), dense.mask, kept))
+    return dense.masked(masks.by_layer(magnitude(dense.weights), dense.mask, kept))
 
 
 # -- against the loop that people write -----------------------------------------------------------------------

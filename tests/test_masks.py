@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 import torch
 
-from ltx.config import compose
-from ltx.launch import execute
-from ltx.masks import COLUMNS, dead_inputs, dead_outputs, described, overlap
+from ltx.config.compose import compose
+from ltx.experiment.execute import execute
+from ltx.experiment.overlap import COLUMNS, dead_inputs, dead_outputs, described, overlap
 from ltx.report.masks import markdown as page
 from ltx.report.runs import pool, read_run
 from ltx.report.tables import percent

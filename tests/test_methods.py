@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from conftest import compose_task
 
-from ltx import prune
-from ltx.config import compose, experiments
-from ltx.draw import stream
+from ltx.config.compose import compose, experiments
+from ltx.core.recipe import Recipe
+from ltx.core.ticket import Trained
 from ltx.errors import UserError
-from ltx.launch import execute
+from ltx.experiment.execute import execute
 from ltx.methods import METHODS
 from ltx.methods.at_init import SNIP, GraSP, MagnitudeAtInit, RandomAtInit, SynFlow
 from ltx.methods.channels import Channels
 from ltx.methods.criterion import Criterion
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.retrain import FineTune, LRRewind
-from ltx.recipe import Recipe
-from ltx.ticket import Trained
+from ltx.pruning import masks
+from ltx.streams import stream
 
 LENET = ("model.hidden=[16]", "replicates=2")
 RESNET = ("model=resnet20", "model.width=0.25", "replicates=2")
@@ -433,4 +433,4 @@ def test_layer_collapse_is_shown_and_not_fatal(tmp_path):
 
 def test_collapse_is_known_by_the_layers_that_are_empty():
     task, _ = compose_task(*LENET)
-    assert prune.emptied(MagnitudeAtInit().mask(task, task.dense(), 0.001))
+    assert masks.emptied(MagnitudeAtInit().mask(task, task.dense(), 0.001))

@@ -8,11 +8,11 @@ import pytest
 from conftest import TINY
 
 import ltx
-from ltx.config import compose
+from ltx.config.compose import compose
 from ltx.errors import UserError
-from ltx.launch import execute
-from ltx.objective import WORST, Objective, objective
-from ltx.reopen import reopen
+from ltx.experiment.execute import execute
+from ltx.report.objective import WORST, Objective, objective
+from ltx.study.reopen import reopen
 
 # Two seeds, a control that must not count, and a dense network of mean accuracy 0.8.
 CURVES = """\

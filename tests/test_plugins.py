@@ -5,7 +5,7 @@ from importlib import metadata
 
 import pytest
 
-from ltx.config import compose
+from ltx.config.compose import compose
 from ltx.errors import UserError
 from ltx.models import layer_kinds
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltx import prune
+from ltx.pruning import masks
 
 TIED = torch.tensor([[3.0, 1.0, 1.0, 2.0], [1.0, 1.0, 1.0, 1.0]])  # two replicates
 ALL = torch.ones(2, 4, dtype=torch.bool)
@@ -16,44 +16,44 @@ def alive(mask):
 
 
 def test_ties_fall_to_the_lower_index():
-    assert alive(prune.top(TIED, ALL, 3)) == [[1, 1, 0, 1], [1, 1, 1, 0]]
+    assert alive(masks.top(TIED, ALL, 3)) == [[1, 1, 0, 1], [1, 1, 1, 0]]
 
 
 def test_not_one_too_many_is_pruned_where_scores_tie():
-    assert prune.top(TIED, ALL, 3).sum(1).tolist() == [3, 3]
+    assert masks.top(TIED, ALL, 3).sum(1).tolist() == [3, 3]
 
 
 def test_the_pruned_never_return_however_high_their_score():
     mask = torch.tensor([[False, True, True, True], [True, True, False, False]])
-    assert alive(prune.top(TIED, mask, 2)) == [[0, 1, 0, 1], [1, 1, 0, 0]]
+    assert alive(masks.top(TIED, mask, 2)) == [[0, 1, 0, 1], [1, 1, 0, 0]]
 
 
 def test_density_one_keeps_everything():
-    assert alive(prune.top(TIED, ALL, 4)) == [[1, 1, 1, 1], [1, 1, 1, 1]]
+    assert alive(masks.top(TIED, ALL, 4)) == [[1, 1, 1, 1], [1, 1, 1, 1]]
 
 
 def test_one_weight_can_be_kept():
-    assert alive(prune.top(TIED, ALL, 1)) == [[1, 0, 0, 0], [1, 0, 0, 0]]
+    assert alive(masks.top(TIED, ALL, 1)) == [[1, 0, 0, 0], [1, 0, 0, 0]]
 
 
 def test_a_diverged_replicate_keeps_its_count_and_nan_scores_lowest():
     scores = torch.tensor([[torch.nan, 1.0, torch.inf, torch.nan], [torch.nan] * 4])
-    assert alive(prune.top(scores, ALL, 3)) == [[1, 1, 1, 0], [1, 1, 1, 0]]
+    assert alive(masks.top(scores, ALL, 3)) == [[1, 1, 1, 0], [1, 1, 1, 0]]
 
 
 def test_a_dead_weight_loses_even_against_nan():
     scores, mask = torch.full((1, 3), torch.nan), torch.tensor([[False, True, True]])
-    assert alive(prune.top(scores, mask, 2)) == [[0, 1, 1]]
+    assert alive(masks.top(scores, mask, 2)) == [[0, 1, 1]]
 
 
 def test_more_than_what_lives_cannot_be_kept():
     with pytest.raises(AssertionError, match="only what lives"):
-        prune.top(TIED, torch.tensor([[True, False, False, False]] * 2), 2)
+        masks.top(TIED, torch.tensor([[True, False, False, False]] * 2), 2)
 
 
 def test_each_layer_keeps_its_own_count():
     scores = {"a": TIED.view(2, 2, 2), "b": TIED}
-    mask = prune.by_layer(scores, {"a": ALL.view(2, 2, 2), "b": ALL}, {"a": 1, "b": 3})
+    mask = masks.by_layer(scores, {"a": ALL.view(2, 2, 2), "b": ALL}, {"a": 1, "b": 3})
     assert alive(mask["a"]) == [[[1, 0], [0, 0]], [[1, 0], [0, 0]]]
     assert alive(mask["b"]) == [[1, 1, 0, 1], [1, 1, 1, 0]]
 
@@ -61,14 +61,14 @@ def test_each_layer_keeps_its_own_count():
 def test_one_global_count_is_spent_where_scores_are_high():
     scores = {"a": torch.tensor([[1.0, 9.0], [1.0, 1.0]]), "b": torch.tensor([[8.0, 2.0], [1.0, 1.0]])}
     whole = {name: torch.ones(2, 2, dtype=torch.bool) for name in scores}
-    mask = prune.globally(scores, whole, 2)
+    mask = masks.globally(scores, whole, 2)
     assert alive(mask["a"]) == [[0, 1], [1, 1]]
     assert alive(mask["b"]) == [[1, 0], [0, 0]]
-    assert prune.emptied(mask) == ["b"]  # of the second replicate nothing is left there
+    assert masks.emptied(mask) == ["b"]  # of the second replicate nothing is left there
 
 
 def test_no_layer_is_called_emptied_while_every_replicate_has_a_weight_in_it():
-    assert prune.emptied({"a": torch.tensor([[True, False], [False, True]])}) == []
+    assert masks.emptied({"a": torch.tensor([[True, False], [False, True]])}) == []
 
 
 # A run in the same process flushes denormals, which hypothesis would take for a broken machine.
@@ -86,7 +86,7 @@ def test_counts_are_exact_and_masks_nested_for_any_scores(data):
     count = columns
     while count:
         scores = torch.tensor(data.draw(st.lists(row, min_size=rows, max_size=rows)))
-        child = prune.top(scores, mask, count)
+        child = masks.top(scores, mask, count)
         assert child.sum(1).tolist() == [count] * rows
         assert (child <= mask).all()
         survivors, pruned = scores.nan_to_num(nan=-torch.finfo(scores.dtype).max), mask & ~child
@@ -100,6 +100,6 @@ def test_counts_are_exact_and_masks_nested_for_any_scores(data):
 def test_a_replicate_does_not_know_its_neighbours(count, seed):
     scores = torch.randint(0, 4, (3, 5), generator=torch.Generator().manual_seed(seed)).float()
     mask = torch.ones(3, 5, dtype=torch.bool)
-    together = prune.top(scores, mask, count)
-    alone = torch.cat([prune.top(scores[r : r + 1], mask[:1], count) for r in range(3)])
+    together = masks.top(scores, mask, count)
+    alone = torch.cat([masks.top(scores[r : r + 1], mask[:1], count) for r in range(3)])
     assert torch.equal(together, alone)

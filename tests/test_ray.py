@@ -12,9 +12,9 @@ import pytest
 from conftest import TINY, spawn
 from test_sweep import NETS, SMALL, alive, plan_of, same_tables, states, until
 
-from ltx.config import compose
+from ltx.config.compose import compose
+from ltx.experiment.execute import execute
 from ltx.files import read_json
-from ltx.launch import execute
 
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs pip install 'ltx[ray]'")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the addresses are those of Linux's loopback")

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from ltx.core.recipe import Recipe, in_steps
 from ltx.errors import UserError
-from ltx.recipe import Recipe, in_steps
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import TINY
 
-from ltx.config import compose
-from ltx.launch import execute
-from ltx.store import CURVES, LAYERS, LEVELS
+from ltx.config.compose import compose
+from ltx.experiment.execute import execute
+from ltx.experiment.store import CURVES, LAYERS, LEVELS
 
 
 @pytest.fixture(scope="module")

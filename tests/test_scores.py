@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ltx.scores import CRITERIA, flow, magnitude, saliency
+from ltx.pruning.scores import CRITERIA, flow, magnitude, saliency
 
 # One layer of two replicates; the second is the first turned round.
 BEFORE = torch.tensor([[1.0, -2.0, 3.0, -4.0, 0.5], [0.5, -4.0, 3.0, -2.0, 1.0]])

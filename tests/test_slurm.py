@@ -13,8 +13,8 @@ import pytest
 from conftest import TINY, spawn
 from test_sweep import SMALL, alive, plan_of, same_tables, until
 
-from ltx.config import compose
-from ltx.launch import execute
+from ltx.config.compose import compose
+from ltx.experiment.execute import execute
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs pip install 'ltx[slurm]'")
 missing = [name for name in ("slurmctld", "slurmd", "sbatch", "munged") if not shutil.which(name)]

@@ -14,13 +14,13 @@ from conftest import TINY, spawn
 from filelock import FileLock
 from safetensors.torch import load_file
 
-import ltx.loop
-import ltx.store
-from ltx.config import compose
+import ltx.experiment.loop
+import ltx.experiment.store
+from ltx.config.compose import compose
 from ltx.errors import UserError
+from ltx.experiment.execute import execute
+from ltx.experiment.store import read, save
 from ltx.files import write
-from ltx.launch import execute
-from ltx.store import read, save
 
 STACKED = (*TINY, "controls=[reinit]", "method.levels=1")
 BATCHNORM = (

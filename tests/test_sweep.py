@@ -18,12 +18,12 @@ from rich.console import Console
 from hydra_plugins.ltx_plugins import _local
 from hydra_plugins.ltx_plugins._jobs import Wish, cancelling
 from hydra_plugins.ltx_plugins._local import Place, places
-from ltx.config import LAUNCHERS, compose, compose_all
+from ltx.config.compose import LAUNCHERS, compose, compose_all
 from ltx.errors import Died, UserError
-from ltx.launch import execute
-from ltx.status import SILENT_SECONDS, State, Sweep, note_failure, state
-from ltx.sweep import planned
-from ltx.watch import ORDER, overview
+from ltx.experiment.execute import execute
+from ltx.experiment.status import SILENT_SECONDS, State, Sweep, note_failure, state
+from ltx.sweep.plan import planned
+from ltx.sweep.watch import ORDER, overview
 
 SMALL = (*TINY, "method.levels=1", "controls=[]")
 LONG = (*SMALL, "recipe.steps=200000", "recipe.eval_every=1000", "checkpoint_seconds=1")
@@ -286,7 +286,9 @@ def test_the_cluster_file_in_the_docs_is_accepted(name, tmp_path):
 @pytest.mark.parametrize("name", ["slurm", "ray"])
 def test_a_launcher_that_is_not_installed_says_what_to_install(name, ltx, monkeypatch):
     find = __import__("importlib.util").util.find_spec
-    monkeypatch.setattr("ltx.config.find_spec", lambda module: None if "launcher" in module else find(module))
+    monkeypatch.setattr(
+        "ltx.config.compose.find_spec", lambda module: None if "launcher" in module else find(module)
+    )
     said = ltx("sweep", "seed=0,1", f"launcher={name}")
     assert said.code == 2
     assert said.err == f"ltx: launcher={name} needs more than is installed: pip install 'ltx[{name}]'\n"
@@ -349,8 +351,8 @@ def test_a_failure_that_a_full_disk_does_not_take_is_told_all_the_same(tmp_path,
     def full(*_):
         raise UserError("no space left")
 
-    monkeypatch.setattr("ltx.status.UNWRITTEN", {})
-    monkeypatch.setattr("ltx.status.write", full)
+    monkeypatch.setattr("ltx.experiment.status.UNWRITTEN", {})
+    monkeypatch.setattr("ltx.experiment.status.write", full)
     note_failure(tmp_path, UserError("cannot write levels.csv: No space left on device"))
     assert state(tmp_path).name == "failed"
     assert state(tmp_path).level == 3
@@ -364,7 +366,7 @@ def test_a_sweep_whose_figures_cannot_be_written_still_says_what_failed(
     out = tmp_path / "copy"
     shutil.copytree(swept[0], out)
     if failed:
-        monkeypatch.setattr("ltx.sweep.through_hydra", lambda *_: None)
+        monkeypatch.setattr("ltx.sweep.plan.through_hydra", lambda *_: None)
         job = plan_of(out).jobs[0].folder
         (job / "manifest.json").unlink()
         note_failure(job, UserError("cannot write levels.csv: No space left on device"))

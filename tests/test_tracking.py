@@ -11,11 +11,11 @@ import torch
 from conftest import TINY, spawn
 from test_store import assert_same, interrupt_at, rounds  # noqa: F401 (a fixture)
 
-import ltx.tracking
-from ltx.config import compose
+import ltx.experiment.tracking
+from ltx.config.compose import compose
 from ltx.errors import Interrupted
-from ltx.launch import execute
-from ltx.tracking import TRACKERS
+from ltx.experiment.execute import execute
+from ltx.experiment.tracking import TRACKERS
 
 accelerate = pytest.importorskip("accelerate", reason="the extra ltx[track] is not installed")
 SMALL = (*TINY, "method.levels=1")

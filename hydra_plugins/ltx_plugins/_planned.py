@@ -24,7 +24,7 @@ class Planned(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from ltx.status import Sweep, note_failure
+        from ltx.experiment.status import Sweep, note_failure
 
         missing = Sweep.read(self.plan).missing()
         returns = self.launcher.launch([job.overrides for job in missing], initial_job_idx=0)

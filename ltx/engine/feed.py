@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ltx.core.recipe import Plan
+from ltx.core.task import Task
 from ltx.data.augment import crop_flip, draw_crop_flip
 from ltx.data.base import Data, Split
-from ltx.draw import order, stream
-from ltx.recipe import Plan
-from ltx.task import Task
+from ltx.streams import order, stream
 
 
 class Normalise:

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltx.draw import derive
-from ltx.recipe import Plan
-from ltx.ticket import Tree
+from ltx.core.recipe import Plan
+from ltx.core.ticket import Tree
+from ltx.streams import derive
 
 
 class Forward(Protocol):

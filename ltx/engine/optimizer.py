@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ltx.recipe import Plan
-from ltx.ticket import Tree
+from ltx.core.recipe import Plan
+from ltx.core.ticket import Tree
 
 
 def optimizer(plan: Plan, weights: Sequence[Tensor]) -> torch.optim.Optimizer:

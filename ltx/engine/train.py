@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltx.checks import Checks
+from ltx.core.checks import Checks
+from ltx.core.task import Task
+from ltx.core.ticket import Curve, Round, Ticket, Trained, Tree, copied, unmeasured
 from ltx.data.base import Split
-from ltx.energy import Meter
 from ltx.engine import optimizer as optim
+from ltx.engine.energy import Meter
 from ltx.engine.feed import Feed, chunks
 from ltx.engine.forward import Forward, bind
-from ltx.shrink import shrunk
-from ltx.task import Task
-from ltx.ticket import Curve, Round, Ticket, Trained, Tree, copied, unmeasured
+from ltx.pruning.channels import shrunk
 
 Tick = Callable[[int, Tree | None], None]
 """(step, the MEASURES [R] if they were just taken): called after every step."""

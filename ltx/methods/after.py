@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ltx import prune
-from ltx.errors import UserError
+from ltx.core.recipe import Plan, in_steps
+from ltx.core.task import Layers, Task
+from ltx.core.ticket import Tree
+from ltx.errors import UserError, demand
 from ltx.methods.base import Method
-from ltx.recipe import Plan, demand, in_steps
-from ltx.task import Layers, Task
-from ltx.ticket import Tree
+from ltx.pruning import masks
 
 SCOPES = ("layer", "global")
 
@@ -96,9 +96,9 @@ class AfterTraining(Method):
         """The level's mask: the highest-scored of what `mask` leaves alive."""
         kept = self.kept(task.layers, level)
         if self.scope == "layer":
-            return prune.by_layer(scores, mask, kept)
-        mask = prune.globally(scores, mask, kept[""])
-        if empty := prune.emptied(mask):
+            return masks.by_layer(scores, mask, kept)
+        mask = masks.globally(scores, mask, kept[""])
+        if empty := masks.emptied(mask):
             raise UserError(
                 f"level {level} emptied layer {empty[0]}: the network no longer connects; "
                 f"stop at method.levels={level - 1}, or prune with method.scope=layer"

@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ltx import prune
-from ltx.controls import CONTROLS
-from ltx.draw import seeded, stream
+from ltx.core.recipe import Plan
+from ltx.core.task import Layers, Task
+from ltx.core.ticket import Round, Ticket, Tree
+from ltx.errors import demand
 from ltx.methods.base import Method, Search
-from ltx.recipe import Plan, demand
-from ltx.scores import flow, magnitude, saliency
-from ltx.task import Layers, Task
-from ltx.ticket import Round, Ticket, Tree
+from ltx.pruning import masks
+from ltx.pruning.controls import CONTROLS
+from ltx.pruning.scores import flow, magnitude, saliency
+from ltx.streams import seeded, stream
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class AtInit(Method):
         total = task.layers.free
         for iteration in range(1, self.iterations + 1):
             scores = {n: sign * part for n, part in self.scores(task, network, dense.masked(mask)).items()}
-            mask = prune.globally(scores, mask, round(total * density ** (iteration / self.iterations)))
+            mask = masks.globally(scores, mask, round(total * density ** (iteration / self.iterations)))
         return mask
 
     def scores(self, task: Task, network: nn.Module, ticket: Ticket) -> Tree:

@@ -7,10 +7,10 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ltx.controls import LAYERWISE
-from ltx.recipe import Plan
-from ltx.task import Layers, Task
-from ltx.ticket import Round, Ticket, Trained
+from ltx.core.recipe import Plan
+from ltx.core.task import Layers, Task
+from ltx.core.ticket import Round, Ticket, Trained
+from ltx.pruning.controls import LAYERWISE
 
 Search = Generator[Round, Trained, None]
 Rows = tuple[list[str], list[tuple]]

@@ -16,16 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from ltx import prune, shrink
-from ltx.draw import seeded, stream
-from ltx.errors import UserError
+from ltx.core.recipe import Plan
+from ltx.core.task import Layers, Task
+from ltx.core.ticket import Hooks, Key, Round, Ticket, Trained, Tree, only
+from ltx.errors import UserError, demand
 from ltx.methods.at_init import SNIP
 from ltx.methods.base import Method, Rows, Search
-from ltx.recipe import Plan, demand
-from ltx.scores import saliency
-from ltx.shrink import Group
-from ltx.task import Layers, Task
-from ltx.ticket import Hooks, Key, Round, Ticket, Trained, Tree, only
+from ltx.pruning import channels, masks
+from ltx.pruning.channels import Group
+from ltx.pruning.scores import saliency
+from ltx.streams import seeded, stream
 
 Groups = dict[str, Group]
 
@@ -84,7 +84,7 @@ class Channels(Method):
         """Search, if need be, and draw a ticket for each ratio."""
 
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
-        groups = shrink.groups(task.network(), task.data.shape, task.layers.prunable)
+        groups = channels.groups(task.network(), task.data.shape, task.layers.prunable)
         if not groups:
             raise UserError(
                 "prunable.* leaves no channels to prune: all layers that make them must be prunable"
@@ -112,7 +112,7 @@ def kept(groups: Groups, scores: Tree, ratio: float) -> Tree:
     stream, count once and go from all of them (theirs stay in the stream and are only not read).
     """
     total = sum(group.channels for group in groups.values())
-    return prune.connected(scores, total - round(total * ratio))
+    return masks.connected(scores, total - round(total * ratio))
 
 
 def scales(groups: Groups, weights: Tree) -> Tree:
@@ -123,10 +123,10 @@ def scales(groups: Groups, weights: Tree) -> Tree:
 def mask(task: Task, weights: Tree, kept: Tree) -> Tree:
     """What the smaller networks leave of every layer's weights, prunable or not."""
     parts = [
-        shrink.shrunk(task.network(), task.data.shape, {name: alive[r] for name, alive in kept.items()})
+        channels.shrunk(task.network(), task.data.shape, {name: alive[r] for name, alive in kept.items()})
         for r in range(task.replicates)
     ]
-    return shrink.masked({name: weights[name] for name in task.layers.sizes}, parts)
+    return channels.masked({name: weights[name] for name in task.layers.sizes}, parts)
 
 
 def sparsity(task: Task, l1: float) -> Callable[[Tree, Tree], None] | None:

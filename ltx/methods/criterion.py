@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ltx.draw import stream
+from ltx.core.recipe import Plan
+from ltx.core.task import Task
+from ltx.core.ticket import Round, Ticket, Tree
+from ltx.errors import demand
 from ltx.methods.after import AfterTraining
 from ltx.methods.base import Search
-from ltx.recipe import Plan, demand
-from ltx.scores import CRITERIA
-from ltx.task import Task
-from ltx.ticket import Round, Ticket, Tree
+from ltx.pruning.scores import CRITERIA
+from ltx.streams import stream
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Criterion(AfterTraining):
     )
 
     score: str = "magnitude_increase"
-    """what the weights that are kept have most of; see ltx/scores.py"""
+    """what the weights that are kept have most of; see ltx/pruning/scores.py"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltx.errors import UserError
+from ltx.core.recipe import Plan
+from ltx.core.task import Layers, Task
+from ltx.core.ticket import Hooks, Round, Ticket, Trained, Tree
+from ltx.errors import UserError, demand
 from ltx.methods.base import Rows
 from ltx.methods.channels import Draws, Groups, Searched, kept, scales, sparsity
-from ltx.recipe import Plan, demand
-from ltx.task import Layers, Task
-from ltx.ticket import Hooks, Round, Ticket, Trained, Tree
 
 OTHERWISE = ("end", "fail")
 

@@ -6,12 +6,12 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from ltx.core.recipe import Plan
+from ltx.core.task import Task
+from ltx.core.ticket import Round, Ticket
 from ltx.methods.after import AfterTraining
 from ltx.methods.base import Search
-from ltx.recipe import Plan
-from ltx.scores import magnitude
-from ltx.task import Task
-from ltx.ticket import Round, Ticket
+from ltx.pruning.scores import magnitude
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from ltx.errors import UserError
-from ltx.status import FILE, state
-from ltx.watch import detail
+from ltx.experiment.status import FILE, state
+from ltx.sweep.watch import detail
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
@@ -20,8 +20,8 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 def catalogue() -> None:
     """Everything that can be named on the command line, one line each."""
-    from ltx.config import GROUPS, config_dir, experiments
-    from ltx.controls import CONTROLS
+    from ltx.config.compose import GROUPS, config_dir, experiments
+    from ltx.pruning.controls import CONTROLS
 
     console = Console()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from ltx.ticket import Tree
+from ltx.core.ticket import Tree
 
 
 def magnitude(weights: Tree) -> Tree:

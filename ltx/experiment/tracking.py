@@ -18,29 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ltx.config.trackers import TRACKERS
+from ltx.core.task import Task
+from ltx.core.ticket import Round, Trained, Tree
 from ltx.engine.train import MEASURES
 from ltx.errors import UserError
 from ltx.files import write
 from ltx.plugins import told
-from ltx.task import Task
-from ltx.ticket import Round, Trained, Tree
 
 if TYPE_CHECKING:
-    from ltx.config import Composed
-    from ltx.progress import Progress
-
-TRACKERS = {
-    "aim": "aim",
-    "clearml": "clearml",
-    "comet_ml": "comet-ml",
-    "dvclive": "dvclive",
-    "mlflow": "mlflow",
-    "swanlab": "swanlab",
-    "tensorboard": "tensorboard",
-    "trackio": "trackio",
-    "wandb": "wandb",
-}
-"""The trackers that accelerate knows, each with the package that it needs."""
+    from ltx.config.compose import Composed
+    from ltx.experiment.progress import Progress
 
 PATIENCE_SECONDS = 60.0
 """How long the end of a run waits for a tracker to take what is left."""

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from ltx.errors import UserError
+from ltx.errors import UserError, demand
 
 OPTIMIZERS = ("adam", "sgd")
 PRECISIONS = ("float32", "bfloat16")
@@ -20,12 +20,6 @@ def in_steps(key: str, text: str, epoch: int) -> int:
         raise UserError(f"{key}={text} is not a number of steps: write 500, 160ep or 3ep20it")
     epochs, steps = (int(part or 0) for part in found.groups())
     return epochs * epoch + steps
-
-
-def demand(condition: bool, key: str, value: object, allowed: str) -> None:
-    """Refuse a value that a user typed, in one line."""
-    if not condition:
-        raise UserError(f"{key}={value} is not possible: {allowed}")
 
 
 @dataclass(frozen=True)

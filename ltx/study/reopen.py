@@ -15,15 +15,14 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from yaml import YAMLError
 
-from ltx.config import GROUPS, Run, first_line, schema
-from ltx.draw import seeded
+from ltx.config.compose import GROUPS, Run, first_line, schema
+from ltx.core.task import Task
+from ltx.core.ticket import Ticket, Tree
 from ltx.engine.feed import Normalise
 from ltx.engine.train import below
-from ltx.errors import UserError, unknown
-from ltx.recipe import demand
-from ltx.store import read
-from ltx.task import Task
-from ltx.ticket import Ticket, Tree
+from ltx.errors import UserError, demand, unknown
+from ltx.experiment.store import read
+from ltx.streams import seeded
 
 
 def reopen(folder: Path, device: str | None = None) -> Run:

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from ltx.prune import emptied
-from ltx.task import Task
-from ltx.ticket import Round, Trained, Tree
+from ltx.core.task import Task
+from ltx.core.ticket import Round, Trained, Tree
+from ltx.pruning.masks import emptied
 
 if TYPE_CHECKING:
-    from ltx.loop import Show
+    from ltx.experiment.loop import Show
 
 REFRESH_SECONDS = 0.25
 

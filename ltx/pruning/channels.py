@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from ltx.core.ticket import Tree
 from ltx.errors import UserError
-from ltx.ticket import Tree
 
 
 @dataclass(frozen=True)

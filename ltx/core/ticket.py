@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ltx.recipe import Plan
+from ltx.core.recipe import Plan
 
 Tree = dict[str, Tensor]
 

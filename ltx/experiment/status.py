@@ -19,8 +19,8 @@ from ltx.errors import Busy, Died, Interrupted, UserError
 from ltx.files import read_json, write
 
 if TYPE_CHECKING:
-    from ltx.task import Task
-    from ltx.ticket import Round, Trained, Tree
+    from ltx.core.task import Task
+    from ltx.core.ticket import Round, Trained, Tree
 
 FILE = "status.json"
 LOG = "log.txt"

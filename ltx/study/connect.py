@@ -12,20 +12,20 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ltx.checks import Checks
+from ltx.core.checks import Checks
+from ltx.core.recipe import Plan, in_steps
+from ltx.core.task import Task
+from ltx.core.ticket import Round, Ticket, Trained, Tree, digest
 from ltx.engine.train import below, train
-from ltx.errors import Interrupted, UserError
+from ltx.errors import Interrupted, UserError, demand
+from ltx.experiment.execute import stopping
+from ltx.experiment.progress import Progress as Show
+from ltx.experiment.store import Progress, identity, number, read, save, table
 from ltx.files import write
-from ltx.launch import stopping
-from ltx.line import POINTS, barrier, between, doubled, halves, twins
-from ltx.progress import Progress as Show
-from ltx.recipe import Plan, demand, in_steps
-from ltx.reopen import diverged, load_task, open_ticket, reopen, trained_levels
 from ltx.report.connect import draw
-from ltx.show import read_manifest
-from ltx.store import Progress, identity, number, read, save, table
-from ltx.task import Task
-from ltx.ticket import Round, Ticket, Trained, Tree, digest
+from ltx.study.line import POINTS, barrier, between, doubled, halves, twins
+from ltx.study.reopen import diverged, load_task, open_ticket, reopen, trained_levels
+from ltx.study.show import read_manifest
 
 LINES = ["level", "density", "k", "seed", "alpha", "train_error", "test_error"]
 BARRIERS = ["level", "density", "k", "seed", "train_barrier", "test_barrier", "l2", "disagreement"]

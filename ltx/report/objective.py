@@ -7,8 +7,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltx.errors import unknown
-from ltx.recipe import demand
+from ltx.errors import demand, unknown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-from ltx.draw import stream
-from ltx.task import Task
-from ltx.ticket import Round, Ticket, Tree
+from ltx.core.task import Task
+from ltx.core.ticket import Round, Ticket, Tree
+from ltx.streams import stream
 
 Control = Callable[[Task, Round, int], Ticket]
 

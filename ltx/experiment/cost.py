@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ltx.shrink import shrunk
-from ltx.task import Task
-from ltx.ticket import Key, Round, Trained
+from ltx.core.task import Task
+from ltx.core.ticket import Key, Round, Trained
+from ltx.pruning.channels import shrunk
 
 COLUMNS = [
     f"{part}{measure}"

@@ -15,13 +15,13 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Glob
 from rich.console import Console
 
-from ltx.config import Composed, check_override, compose, compose_all, options, parse, register, swept
+from ltx.config.compose import Composed, check_override, compose, compose_all, options, parse, register, swept
 from ltx.data.base import Data
 from ltx.errors import Failed, Interrupted, UserError
-from ltx.launch import check_flags, extra_dirs, job, split, through_hydra
-from ltx.status import Job, Sweep
-from ltx.tracking import check_installed
-from ltx.watch import say, show, watching
+from ltx.experiment.execute import check_flags, extra_dirs, job, split, through_hydra
+from ltx.experiment.status import Job, Sweep
+from ltx.experiment.tracking import check_installed
+from ltx.sweep.watch import say, show, watching
 
 
 def sweep(args: list[str], seeds_per_job: int | None = None) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ltx.core.ticket import Ticket, Tree
 from ltx.errors import InvariantError
-from ltx.ticket import Ticket, Tree
 
 
 class Checks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ltx.ticket import Tree
+from ltx.core.ticket import Tree
 
 
 def top(scores: Tensor, alive: Tensor, count: int) -> Tensor:

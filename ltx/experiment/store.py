@@ -19,12 +19,13 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from ltx import __version__, cost, masks
+from ltx import __version__
+from ltx.core.task import Task
+from ltx.core.ticket import Curve, Round, Ticket, Trained, Tree, digest, unmeasured
 from ltx.engine.train import below
 from ltx.errors import Busy, Interrupted, UserError
+from ltx.experiment import cost, overlap
 from ltx.files import read_json, write
-from ltx.task import Task
-from ltx.ticket import Curve, Round, Ticket, Trained, Tree, digest, unmeasured
 
 CHECKPOINT_SECONDS = 60.0
 """A kill costs at most this much training, unless a run says otherwise."""
@@ -37,7 +38,7 @@ LEVELS = (
 ).split()
 CURVES = "role draw level seed step train_loss val_loss val_accuracy test_accuracy".split()
 LAYERS = "role draw level seed layer kind size kept".split()
-MASKS = [*"role draw level seed layer".split(), *masks.COLUMNS]
+MASKS = [*"role draw level seed layer".split(), *overlap.COLUMNS]
 COSTS = [*"role draw level seed".split(), *cost.COLUMNS]
 CHANNELS = "role draw level seed group channels kept".split()
 
@@ -163,7 +164,7 @@ class Store:
         alive, kept = self.task.alive(round.ticket).tolist(), round.ticket.kept()
         curve = trained.curve
         best, last, measured = curve.early_stop(), curve.last(), curve.measured()
-        described = masks.described(round.ticket.mask, ~trained.diverged)
+        described = overlap.described(round.ticket.mask, ~trained.diverged)
         costs = self.ledger.rows(round, trained)
         for r, seed in enumerate(self.task.seeds):
             key, at = (round.role, round.draw, round.level, seed), int(best[r])
@@ -339,7 +340,7 @@ def cpu_name() -> str:
 
 def commit() -> str | None:
     """The git commit of the code, with a + if it was changed since; None outside a checkout."""
-    here = Path(__file__).parent
+    here = Path(__file__).parent.parent
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)

@@ -9,12 +9,11 @@ from fnmatch import fnmatch
 import torch
 from torch import nn
 
+from ltx.core.ticket import Ticket, Tree
 from ltx.data.base import Data
-from ltx.draw import seeded
-from ltx.errors import UserError
+from ltx.errors import UserError, demand
 from ltx.models.base import Model, batchnorm_scales, layer_kinds
-from ltx.recipe import demand
-from ltx.ticket import Ticket, Tree
+from ltx.streams import seeded
 
 
 @dataclass(frozen=True)

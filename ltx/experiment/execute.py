@@ -22,20 +22,20 @@ from hydra.plugins.completion_plugin import DefaultCompletionPlugin
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ltx.checks import Checks
-from ltx.config import Composed, compose, config_dir, register
-from ltx.engine.cpu import tune
+from ltx.config.compose import Composed, compose, config_dir, register
+from ltx.core.checks import Checks
+from ltx.core.recipe import Plan
+from ltx.core.task import Task
+from ltx.engine.device import tune
 from ltx.engine.forward import choose
 from ltx.errors import Interrupted, UserError
+from ltx.experiment.loop import play
+from ltx.experiment.progress import Progress, Several
+from ltx.experiment.status import LOG, Heartbeat
+from ltx.experiment.store import Store, machine, now
+from ltx.experiment.tracking import check_installed, mirroring
 from ltx.files import write
-from ltx.loop import play
-from ltx.objective import objective
-from ltx.progress import Progress, Several
-from ltx.recipe import Plan
-from ltx.status import LOG, Heartbeat
-from ltx.store import Store, machine, now
-from ltx.task import Task
-from ltx.tracking import check_installed, mirroring
+from ltx.report.objective import objective
 
 WITH_VALUE = {
     "-cd",

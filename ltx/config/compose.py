@@ -24,21 +24,21 @@ from omegaconf import MISSING, DictConfig, OmegaConf, flag_override
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 from yaml import MarkedYAMLError, YAMLError
 
-from ltx.controls import CONTROLS
+from ltx.config.trackers import TRACKERS
+from ltx.core.recipe import Recipe
+from ltx.core.task import Layers, Prunable
 from ltx.data import DATASETS
 from ltx.data.base import Dataset
-from ltx.draw import seeded
-from ltx.errors import UserError, unknown
+from ltx.errors import UserError, demand, unknown
 from ltx.methods import METHODS
 from ltx.methods.base import Method
 from ltx.models import MODELS
 from ltx.models.base import Model
 from ltx.models.foreign import TorchVision
-from ltx.objective import Objective
 from ltx.plugins import load_kind, offered
-from ltx.recipe import Recipe, demand
-from ltx.task import Layers, Prunable
-from ltx.tracking import TRACKERS
+from ltx.pruning.controls import CONTROLS
+from ltx.report.objective import Objective
+from ltx.streams import seeded
 
 # An environment variable could carry a secret into a published result.
 OmegaConf.clear_resolver("oc.env")
@@ -181,7 +181,7 @@ def schema(kind: object) -> DictConfig:
 
 def config_dir() -> str:
     """The shipped experiments: inside an installed package, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent
     return str(next(d for d in (here / "configs", here.parent / "configs") if (d / "ltx.yaml").is_file()))
 
 

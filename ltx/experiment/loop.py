@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from ltx.checks import Checks
-from ltx.controls import CONTROLS, LAYERWISE
+from ltx.core.checks import Checks
+from ltx.core.recipe import Plan
+from ltx.core.task import Task
+from ltx.core.ticket import Round, Trained, Tree
 from ltx.engine.train import train
+from ltx.experiment.store import Store, identity
 from ltx.methods.base import Search
-from ltx.recipe import Plan
-from ltx.store import Store, identity
-from ltx.task import Task
-from ltx.ticket import Round, Trained, Tree
+from ltx.pruning.controls import CONTROLS, LAYERWISE
 
 if TYPE_CHECKING:
-    from ltx.config import Run
+    from ltx.config.compose import Run
 
 
 class Show(Protocol):

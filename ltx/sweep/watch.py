@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ltx.errors import UserError
-from ltx.status import FILE, PLAN, State, Sweep, state
+from ltx.experiment.status import FILE, PLAN, State, Sweep, state
 
 LOOK_SECONDS = 1.0
 REMIND_SECONDS = 60.0

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ltx.core.recipe import Plan
+from ltx.core.task import Task
+from ltx.core.ticket import Tree, copied
 from ltx.data.base import Split
-from ltx.draw import derive
 from ltx.engine.feed import Feed, chunks
 from ltx.engine.forward import Forward, Separate, channels_last, choose
-from ltx.recipe import Plan
-from ltx.task import Task
-from ltx.ticket import Tree, copied
+from ltx.streams import derive
 
 POINTS = 30  # evenly spaced on the line, its ends among them (section 2)
 

@@ -1,0 +1,1 @@
+"""Many experiments: planned, launched through Hydra, and watched."""
