@@ -17,6 +17,13 @@ class Busy(UserError):
     """Another process holds the run's folder."""
 
 
+class Damaged(UserError):
+    """A file is not what its name promises: cut, edited, of another kind or too large to be believed."""
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(f"{path} is damaged: {why}")
+
+
 class Failed(Exception):
     """Jobs of a sweep failed; the others ran to their end. Exit code 1."""
 
@@ -45,7 +52,7 @@ def demand(condition: bool, key: str, value: object, allowed: str) -> None:
 
 def unknown(key: str, value: str, allowed: Iterable[str]) -> UserError:
     """The error for a name that does not exist: the nearest that do, and all of them if they are not many."""
-    near = get_close_matches(value, names := sorted(allowed), cutoff=0.5)
+    near = get_close_matches(value, names := list(allowed), cutoff=0.5)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     hints += [f"choose from {', '.join(names)}"] if len(names) <= MANY or not near else []
     return UserError(f"{key}={value} does not exist; {' '.join(hints)}")

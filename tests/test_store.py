@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import TINY, spawn
 from filelock import FileLock
-from safetensors.torch import load_file
+from helpers import assert_same, interrupt_at
 
 import ltx.experiment.loop
 import ltx.experiment.store
@@ -34,28 +34,6 @@ def go(out, *overrides):
     return execute(compose([*overrides, f"out={out}"]))
 
 
-def outcome(folder):
-    """Every number that a run left, but the time it took."""
-    tensors = {
-        f"{file.relative_to(folder)}|{key}": tensor
-        for file in sorted(folder.glob("level_*/*/*.safetensors"))
-        for key, tensor in load_file(file).items()
-        if key != "seconds"
-    }
-    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in ("levels", "curves", "layers")}
-    return tensors, {name: table.drop(columns="seconds", errors="ignore") for name, table in tables.items()}
-
-
-def assert_same(folder, other):
-    (tensors, tables), (others, other_tables) = outcome(folder), outcome(other)
-    assert tensors.keys() == others.keys()
-    for key, tensor in tensors.items():
-        same_bits = [t.contiguous().view(-1).view(torch.uint8) for t in (tensor, others[key])]
-        assert torch.equal(*same_bits), key
-    for name, table in tables.items():
-        pd.testing.assert_frame_equal(table, other_tables[name], check_exact=True)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The folder of a run that nothing happened to, made once."""
@@ -68,19 +46,6 @@ def undisturbed(tmp_path_factory):
         return done[overrides]
 
     return folder
-
-
-@pytest.fixture
-def rounds(monkeypatch):
-    """The rounds that are trained, by name, from now on."""
-    seen, train = [], ltx.loop.train
-
-    def counting(task, round, *rest):
-        seen.append(f"{round.level}/{round.name}")
-        return train(task, round, *rest)
-
-    monkeypatch.setattr(ltx.loop, "train", counting)
-    return seen
 
 
 # -- kills ----------------------------------------------------------------------------------------------------
@@ -127,7 +92,7 @@ def test_kill_9_and_resume_end_in_the_same_bits(
 def test_a_resumed_round_starts_from_its_checkpoint_and_not_from_the_beginning(tmp_path, monkeypatch):
     """Interrupted at step 17 of 30, the rest is 13 steps."""
     interrupt_at(monkeypatch, 17)
-    with pytest.raises(ltx.store.Interrupted):
+    with pytest.raises(ltx.experiment.store.Interrupted):
         go(tmp_path, *STACKED)
     monkeypatch.undo()
     steps = []
@@ -140,19 +105,6 @@ def test_a_resumed_round_starts_from_its_checkpoint_and_not_from_the_beginning(t
 
 
 # -- Ctrl-C ---------------------------------------------------------------------------------------------------
-
-
-def interrupt_at(monkeypatch, nth, number=signal.SIGINT):
-    """Send this process a signal in the nth step of a run."""
-    advance, count = ltx.engine.train.Training._advance, []
-
-    def interrupted(self):
-        advance(self)
-        count.append(1)
-        if len(count) == nth:
-            os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(ltx.engine.train.Training, "_advance", interrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -223,7 +175,7 @@ def test_several_damaged_rounds_are_trained_again(finished, tmp_path, rounds, un
 def test_a_damaged_checkpoint_costs_its_round_only(harm, tmp_path, monkeypatch, rounds, undisturbed):
     with monkeypatch.context() as patch:
         interrupt_at(patch, 40)
-        with pytest.raises(ltx.store.Interrupted):
+        with pytest.raises(ltx.experiment.store.Interrupted):
             go(tmp_path, *STACKED)
     harm(next(tmp_path.rglob("progress/*.safetensors")))
     rounds.clear()
@@ -353,11 +305,11 @@ def test_the_manifest_names_every_file_by_its_checksum(undisturbed):
 
 def test_the_manifest_keeps_the_commit_that_trained_beside_the_one_that_published(tmp_path, monkeypatch):
     for commit in ("aaaa", "bbbb", "cccc"):
-        monkeypatch.setattr(ltx.store, "commit", lambda commit=commit: commit)
+        monkeypatch.setattr(ltx.experiment.store, "commit", lambda commit=commit: commit)
         if commit == "aaaa":
             with monkeypatch.context() as patch:
                 interrupt_at(patch, 40)
-                with pytest.raises(ltx.store.Interrupted):
+                with pytest.raises(ltx.experiment.store.Interrupted):
                     go(tmp_path, *STACKED)
             folder = next(tmp_path.rglob("manifest.json")).parent
         else:

@@ -17,7 +17,7 @@ from ltx.core.task import Task
 from ltx.core.ticket import Tree, copied
 from ltx.data.base import Split
 from ltx.engine.feed import Feed, chunks
-from ltx.engine.forward import Forward, Separate, channels_last, choose
+from ltx.engine.forward import Forward, Separate, choose
 from ltx.streams import derive
 
 POINTS = 30  # evenly spaced on the line, its ends among them (section 2)
@@ -61,7 +61,7 @@ def between(task: Task, plan: Plan, first: Tree, second: Tree, *, recalibrate: b
     # BatchNorm's running statistics are interpolated like weights; whole-number buffers are the first copy's.
     moving = [name for name, tensor in point.items() if tensor.is_floating_point()]
     execute = Separate if recalibrate else choose(task.network(), plan)
-    network = execute(task.network(), point, plan, task.seeds)
+    network = execute(task.network(), point, plan, task.seeds, task.goal)
     train_error, test_error, ends = [], [], []
     for i in range(POINTS):
         for name in moving:
@@ -84,7 +84,9 @@ def between(task: Task, plan: Plan, first: Tree, second: Tree, *, recalibrate: b
 
 def predictions(network: Forward, feed: Feed, split: Split) -> Tensor:
     """The class that every replicate names for every example, [R, N]."""
-    return torch.cat([network.logits(feed.normalise(part.images)).argmax(2) for part in chunks(split)], dim=1)
+    return torch.cat(
+        [network.outputs(feed.normalise(part.images)).argmax(2) for part in chunks(split)], dim=1
+    )
 
 
 def wrong(found: Tensor, split: Split) -> Tensor:
@@ -104,4 +106,4 @@ def estimate(networks: Separate, feed: Feed) -> None:
     for step in range(feed.plan.epoch):
         images, _ = feed.batch(step)
         for network, x in zip(networks.networks, images, strict=True):
-            network(channels_last(x))
+            network(x.contiguous(memory_format=networks.layout))
