@@ -168,6 +168,8 @@ static void F(gradient)(const product *p, int count)
     }
 }
 
+#include "images.h"
+
 /* Examples [batch, channels, height, width] to lanes, zero where a block lacks examples; and back. */
 static void F(load)(const image *p, int count)
 {
