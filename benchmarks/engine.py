@@ -29,7 +29,7 @@ from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
 from ltx.engine import cpu
 from ltx.engine.feed import Feed
-from ltx.engine.forward import Separate, Stacked, channels_last, choose
+from ltx.engine.forward import Separate, Stacked, choose, layout
 from ltx.engine.optimizer import fused
 from ltx.engine.train import Training, evaluate
 from ltx.experiment.store import cpu_name
@@ -169,7 +169,8 @@ def usual_loop(split: Split, batch: int) -> Callable[[], None]:
 def bare_step(task: Task, plan: Plan) -> Callable[[], None]:
     """Forward, backward and optimizer of the network alone, on one batch that lies ready."""
     images, labels = (part[0] for part in Feed(task, plan).batch(0))
-    network, images = task.network(), channels_last(images)
+    network = task.network()
+    images = images.contiguous(memory_format=layout(network))
     opt = fused(plan, list(network.parameters()))
 
     def step() -> None:

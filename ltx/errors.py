@@ -45,7 +45,7 @@ def demand(condition: bool, key: str, value: object, allowed: str) -> None:
 
 def unknown(key: str, value: str, allowed: Iterable[str]) -> UserError:
     """The error for a name that does not exist: the nearest that do, and all of them if they are not many."""
-    near = get_close_matches(value, names := sorted(allowed), cutoff=0.5)
+    near = get_close_matches(value, names := list(allowed), cutoff=0.5)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     hints += [f"choose from {', '.join(names)}"] if len(names) <= MANY or not near else []
     return UserError(f"{key}={value} does not exist; {' '.join(hints)}")

@@ -1,5 +1,6 @@
 """Every mistake in a configuration is one line that names the key, what was given and what is allowed."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from conftest import TINY
 
 from ltx import data
-from ltx.config.compose import compose, config_dir, experiments, keys
+from ltx.config.compose import GROUPS, Run, compose, config_dir, experiments, keys
 from ltx.data.base import Data, Split
 from ltx.errors import UserError
 from ltx.experiment.execute import completions, execute
@@ -56,6 +57,12 @@ MISTAKES = [
     ("controls=[reinit,reinit]", "controls=", "once"),
     ("recipe.lr=0", "recipe.lr=0", "positive"),
     ("recipe.lr=nan", "recipe.lr=nan", "finite"),
+    ("recipe.weight_decay=inf", "recipe.weight_decay=inf", "finite"),
+    ("recipe.drop_factor=inf", "recipe.drop_factor=inf", "finite"),
+    ("checkpoint_seconds=inf", "checkpoint_seconds=inf", "finite"),
+    ("method.densities=[0.5,1.5] method=snip", "method.densities=1.5", "between 0 and 1"),
+    ("method.densities=[] method=snip", "method.densities=[]", "1 or more"),
+    ("method.densities=[0.1,0.5] method=snip", "method.densities=[0.1, 0.5]", "they must fall"),
     ("recipe.optimizer=adamm", "recipe.optimizer=adamm", "adam, sgd"),
     ("recipe.precision=half", "recipe.precision=half", "float32, bfloat16"),
     ("recipe.augment.padding=mirror", "recipe.augment.padding=mirror", "zeros, reflect"),
@@ -74,7 +81,7 @@ MISTAKES = [
     ("method.rate=1e-9", "would prune no weight"),
     ("method.scope=globe", "method.scope=globe", "layer, global"),
     ("method.scope=global method.conv_rate=0.1", "method.conv_rate=0.1", "method.scope=global"),
-    ("model.hidden=[3,0]", "model.hidden", "positive"),
+    ("model.hidden=[3,0]", "model.hidden=0", "1 or more"),
     ("prunable.skip=[foo.*]", "prunable.skip=foo.*", "1.weight"),
     ("prunable.dense=false prunable.output=false", "leaves nothing to prune", "1.weight"),
     ("seed=1,2", "seed=1,2 names several values"),
@@ -276,6 +283,12 @@ def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatc
     short += [f"{key}={value}" for key, value in knobs.items() if key in turned]
     composed = compose([f"config={name}", *short, f"out={tmp_path}"])
     assert (execute(composed) / "levels.csv").exists()
+
+
+@pytest.mark.parametrize("kind", [Run, *(kind for kinds in GROUPS.values() for kind in kinds.values())])
+def test_every_knob_says_what_it_means(kind):
+    for one in fields(kind):
+        assert one.metadata["meaning"], f"{kind.__name__}.{one.name}"
 
 
 def test_no_key_is_without_a_default_that_composes():

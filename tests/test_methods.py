@@ -371,10 +371,13 @@ def test_dropout_while_scoring_is_drawn_from_the_seed():
     ("overrides", "message"),
     [
         (["method=synflow", "method.densities=[0.1,0.5]"], "they must fall"),
-        (["method=synflow", "method.densities=[]"], "give one or more between 0 and 1"),
-        (["method=synflow", "method.densities=[1.5]"], "give one or more between 0 and 1"),
+        (["method=synflow", "method.densities=[]"], "give 1 or more"),
+        (["method=synflow", "method.densities=[1.5]"], "it must lie between 0 and 1"),
         (["method=synflow", "method.densities=[0.5,1e-6]"], "prunable weights they would keep 592, 0"),
-        (["method=synflow", "method.iterations=0"], "score at least once"),
+        (
+            ["method=synflow", "method.iterations=0"],
+            "method.iterations=0 is not possible: it must be 1 or more",
+        ),
         (["method=snip", "method.per_class=0"], "it must be 1 or more"),
         (["method=grasp", "method.temperature=0"], "it must be positive"),
         (

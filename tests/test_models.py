@@ -158,19 +158,19 @@ def test_batchnorm_scales_start_as_asked():
 @pytest.mark.parametrize(
     ("name", "knobs", "message"),
     [
-        ("lenet", {"hidden": [0]}, r"model\.hidden must be positive widths, got \[0\]"),
-        ("lenet", {"hidden": [300, -1]}, r"model\.hidden must be positive widths, got \[300, -1\]"),
-        ("lenet5", {"width": 0.0}, r"model\.width must be positive, got 0\.0"),
-        ("vgg11", {"width": float("nan")}, r"model\.width must be positive, got nan"),
-        ("conv2", {"width": -1.0}, r"model\.width must be positive, got -1\.0"),
-        ("conv2", {"dropout": 1.0}, r"model\.dropout must lie in \[0, 1\), got 1\.0"),
+        ("lenet", {"hidden": [0]}, r"model\.hidden=0 is not possible: it must be 1 or more"),
+        ("lenet", {"hidden": [300, -1]}, r"model\.hidden=-1 is not possible: it must be 1 or more"),
+        ("lenet5", {"width": 0.0}, r"model\.width=0\.0 is not possible: it must be positive"),
+        ("vgg11", {"width": float("nan")}, r"model\.width=nan is not possible: it must be positive"),
+        ("conv2", {"width": -1.0}, r"model\.width=-1\.0 is not possible: it must be positive"),
+        ("conv2", {"dropout": 1.0}, r"model\.dropout=1\.0 is not possible: it must lie in \[0, 1\)"),
         (
             "resnet20",
             {"init": "glorot"},
             r"model\.init=glorot does not exist; did you mean glorot_normal\?",
         ),
         ("vgg11", {"init": "?"}, r"model\.init=.* choose from glorot_normal, kaiming_normal"),
-        ("vgg11", {"bn_scale": "1"}, r"model\.bn_scale=1 .* choose from half, ones, uniform"),
+        ("vgg11", {"bn_scale": "1"}, r"model\.bn_scale=1 .* choose from ones, uniform, half"),
         (
             "torchvision",
             {"arch": "resnet19"},

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +30,7 @@ from ltx.core.task import Layers, Prunable
 from ltx.data import DATASETS
 from ltx.data.base import Dataset
 from ltx.errors import UserError, demand, unknown
+from ltx.knobs import Knobs, at_least, each, knob, one_of
 from ltx.methods import METHODS
 from ltx.methods.base import Method
 from ltx.models import MODELS
@@ -51,52 +52,48 @@ NOT_IN_THE_RESULT = (
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Knobs):
     """One experiment: a network on a data set, trained by a recipe, searched by a method, for some seeds."""
 
-    model: Any = MISSING
-    dataset: Any = MISSING
-    method: Any = MISSING
-    recipe: Recipe = field(default_factory=Recipe)
-    prunable: Prunable = field(default_factory=Prunable)
-    seed: int = 0
-    """the first seed"""
-    replicates: int = 1
-    """how many seeds: seed, seed + 1, ..."""
-    controls: list[str] = field(default_factory=list)
-    """tickets made worse on purpose, trained beside each ticket"""
-    control_draws: int = 1
-    """how often each control is drawn for each ticket"""
-    out: str = "results"
-    """the folder that runs go under"""
-    device: str = "auto"
-    """auto | cpu | cuda | cuda:1 | mps"""
-    checkpoint_seconds: float = 60.0
-    """a kill costs at most this much training"""
-    objective: Objective = field(default_factory=Objective)
-    """the validation measure that a search for hyper-parameters is told"""
-    tracker: str | None = None
-    """mirrors the metrics: tensorboard | wandb | trackio | mlflow | ..."""
+    model: Any = knob(MISSING, None, "the network")
+    dataset: Any = knob(MISSING, None, "what it learns")
+    method: Any = knob(MISSING, None, "how its tickets are found")
+    recipe: Recipe = knob(Recipe, None, "how one network is trained")
+    prunable: Prunable = knob(Prunable, None, "which weights may be pruned")
+    seed: int = knob(0, at_least(0), "the first seed")
+    replicates: int = knob(1, at_least(1), "how many seeds: seed, seed + 1, ...")
+    controls: list[str] = knob(
+        [],
+        each(one_of(CONTROLS)),
+        "tickets made worse on purpose, trained beside each ticket",
+        grows=True,
+    )
+    control_draws: int = knob(1, at_least(1), "how often each control is drawn for each ticket", grows=True)
+    out: str = knob("results", None, "the folder that runs go under", result=False)
+    device: str = knob("auto", None, "auto | cpu | cuda | cuda:1 | mps", result=False)
+    checkpoint_seconds: float = knob(
+        60.0, at_least(0.0), "a kill costs at most this much training", result=False
+    )
+    objective: Objective = knob(
+        Objective,
+        None,
+        "the validation measure that a search for hyper-parameters is told",
+        result=False,
+    )
+    tracker: str | None = knob(
+        None,
+        one_of(TRACKERS),
+        "mirrors the metrics: tensorboard | wandb | trackio | mlflow | ...",
+        result=False,
+    )
 
     def __post_init__(self) -> None:
         for key, kind in BASES.items():
             demand(
                 isinstance(getattr(self, key), kind), key, getattr(self, key), "choose one with `ltx list`"
             )
-        demand(self.seed >= 0, "seed", self.seed, "it must be 0 or more")
-        demand(self.replicates >= 1, "replicates", self.replicates, "it must be 1 or more")
-        demand(self.control_draws >= 1, "control_draws", self.control_draws, "it must be 1 or more")
-        demand(
-            self.checkpoint_seconds >= 0,
-            "checkpoint_seconds",
-            self.checkpoint_seconds,
-            "it must be 0 or more",
-        )
-        if self.tracker is not None and self.tracker not in TRACKERS:
-            raise unknown("tracker", self.tracker, TRACKERS)
+        super().__post_init__()
         for control in self.controls:
-            if control not in CONTROLS:
-                raise unknown("controls", control, list(CONTROLS))
             demand(
                 control in self.method.controls,
                 "controls",

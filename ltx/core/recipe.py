@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 
 from ltx.errors import UserError, demand
-
-OPTIMIZERS = ("adam", "sgd")
-PRECISIONS = ("float32", "bfloat16")
-PADDINGS = ("zeros", "reflect")
+from ltx.knobs import Knobs, Rule, above, at_least, each, knob, one_of, within
 
 
 def in_steps(key: str, text: str, epoch: int) -> int:
     """`500`, `500it`, `160ep` or `3ep20it` as a number of steps; `epoch` is the steps of one epoch."""
-    found = re.fullmatch(r"(?:(\d+)ep)?(?:(\d+)(?:it)?)?", text.strip())
+    found = re.fullmatch(r"(?:(\d{1,15})ep)?(?:(\d{1,15})(?:it)?)?", text.strip(), re.ASCII)
     if not text.strip() or found is None:
         raise UserError(f"{key}={text} is not a number of steps: write 500, 160ep or 3ep20it")
     epochs, steps = (int(part or 0) for part in found.groups())
@@ -23,72 +20,58 @@ def in_steps(key: str, text: str, epoch: int) -> int:
 
 
 @dataclass(frozen=True)
-class Augment:
-    """Random crop and flip, drawn anew for each replicate and epoch."""
+class Steps(Rule):
+    """A number of steps."""
 
-    pad: int = 0
-    """pixels of padding before a crop to the original size; 0 = no crop"""
-    padding: str = "zeros"
-    """zeros | reflect"""
-    flip: bool = False
-    """mirror left and right with probability one half"""
+    def check(self, key: str, value: str) -> None:
+        in_steps(key, value, epoch=1)
 
-    def __post_init__(self) -> None:
-        demand(self.pad >= 0, "recipe.augment.pad", self.pad, "it must be 0 or more pixels")
-        demand(
-            self.padding in PADDINGS,
-            "recipe.augment.padding",
-            self.padding,
-            f"choose from {', '.join(PADDINGS)}",
-        )
+
+STEPS = Steps("write 500, 160ep or 3ep20it", bool)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Augment(Knobs):
+    """Random crop and flip, drawn anew for each replicate and epoch."""
+
+    group = "recipe.augment."
+
+    pad: int = knob(0, at_least(0), "pixels of padding before a crop to the original size; 0 = no crop")
+    padding: str = knob("zeros", one_of(["zeros", "reflect"]), "zeros | reflect")
+    flip: bool = knob(False, None, "mirror left and right with probability one half")
+
+
+@dataclass(frozen=True)
+class Recipe(Knobs):
     """How one network is trained. Steps may be written `500` or `160ep`."""
 
-    optimizer: str = "adam"
-    """adam | sgd"""
-    lr: float = 1.2e-3
-    """learning rate after warm-up"""
-    momentum: float = 0.0
-    """sgd only"""
-    nesterov: bool = False
-    """sgd with momentum only"""
-    weight_decay: float = 0.0
-    """L2 coefficient, on every parameter"""
-    batch_size: int = 60
-    """examples a step; an epoch's last partial batch is dropped"""
-    steps: str = "1000"
-    """length of training"""
-    warmup: str = "0"
-    """the learning rate grows linearly from 0 over this long"""
-    drops: list[str] = field(default_factory=list)
-    """when the learning rate is multiplied by drop_factor"""
-    drop_factor: float = 0.1
-    eval_every: str = "100"
-    """least distance between evaluations"""
-    eval_spacing: float = 0.0
-    """evaluations are at least this fraction of the step apart: 0.04 = 4 %; 0 = evenly spaced"""
-    precision: str = "float32"
-    """float32 | bfloat16 (autocast of forward and backward)"""
-    augment: Augment = field(default_factory=Augment)
+    group = "recipe."
+
+    optimizer: str = knob("adam", one_of(["adam", "sgd"]), "adam | sgd")
+    lr: float = knob(1.2e-3, above(0), "learning rate after warm-up")
+    momentum: float = knob(0.0, within(0, 1), "sgd only")
+    nesterov: bool = knob(False, None, "sgd with momentum only")
+    weight_decay: float = knob(0.0, at_least(0.0), "L2 coefficient, on every parameter")
+    batch_size: int = knob(60, at_least(1), "examples a step; an epoch's last partial batch is dropped")
+    steps: str = knob("1000", STEPS, "length of training")
+    warmup: str = knob("0", STEPS, "the learning rate grows linearly from 0 over this long")
+    drops: list[str] = knob([], each(STEPS), "when the learning rate is multiplied by drop_factor")
+    drop_factor: float = knob(0.1, above(0), "what the learning rate is multiplied by at each of drops")
+    eval_every: str = knob("100", STEPS, "least distance between evaluations")
+    eval_spacing: float = knob(
+        0.0,
+        within(0, 1),
+        "evaluations are at least this fraction of the step apart: 0.04 = 4 %; 0 = evenly spaced",
+    )
+    precision: str = knob(
+        "float32",
+        one_of(["float32", "bfloat16"]),
+        "float32 | bfloat16 (autocast of forward and backward)",
+    )
+    augment: Augment = knob(Augment, None, "random crop and flip")
 
     def __post_init__(self) -> None:
-        demand(
-            self.optimizer in OPTIMIZERS,
-            "recipe.optimizer",
-            self.optimizer,
-            f"choose from {', '.join(OPTIMIZERS)}",
-        )
-        demand(
-            self.precision in PRECISIONS,
-            "recipe.precision",
-            self.precision,
-            f"choose from {', '.join(PRECISIONS)}",
-        )
-        demand(self.lr > 0 and math.isfinite(self.lr), "recipe.lr", self.lr, "it must be positive and finite")
-        demand(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "it must lie in [0, 1)")
+        super().__post_init__()
         demand(
             self.optimizer == "sgd" or self.momentum == 0,
             "recipe.momentum",
@@ -101,46 +84,22 @@ class Recipe:
             self.nesterov,
             "it needs recipe.momentum above 0",
         )
-        demand(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "it must be 0 or more")
-        demand(self.batch_size >= 1, "recipe.batch_size", self.batch_size, "it must be 1 or more")
-        demand(self.drop_factor > 0, "recipe.drop_factor", self.drop_factor, "it must be positive")
-        demand(0 <= self.eval_spacing < 1, "recipe.eval_spacing", self.eval_spacing, "it must lie in [0, 1)")
-        for key in ("steps", "warmup", "eval_every"):
-            in_steps(f"recipe.{key}", getattr(self, key), epoch=1)
-        for drop in self.drops:
-            in_steps("recipe.drops", drop, epoch=1)
 
     def plan(self, train_size: int) -> Plan:
-        """The recipe counted in steps of batches from `train_size` examples."""
+        """The recipe counted in steps of batches from `train_size` examples; raises UserError."""
         epoch = train_size // self.batch_size
         demand(epoch > 0, "recipe.batch_size", self.batch_size, f"there are {train_size} training examples")
         steps, warmup, every = (
             in_steps(f"recipe.{key}", getattr(self, key), epoch) for key in ("steps", "warmup", "eval_every")
         )
+        drops = tuple(in_steps("recipe.drops", drop, epoch) for drop in self.drops)
         demand(steps >= 1, "recipe.steps", self.steps, "train for at least one step")
         demand(every >= 1, "recipe.eval_every", self.eval_every, "it must be at least one step")
         demand(warmup <= steps, "recipe.warmup", self.warmup, f"training has {steps} steps")
-        drops = [in_steps("recipe.drops", drop, epoch) for drop in self.drops]
-        demand(
-            drops == sorted(set(drops)), "recipe.drops", list(self.drops), "they must grow from left to right"
-        )
-        return Plan(
-            optimizer=self.optimizer,
-            lr=self.lr,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
-            batch_size=self.batch_size,
-            epoch=epoch,
-            steps=steps,
-            warmup=warmup,
-            drops=tuple(drops),
-            drop_factor=self.drop_factor,
-            eval_every=every,
-            eval_spacing=self.eval_spacing,
-            precision=self.precision,
-            augment=self.augment,
-        )
+        rising = drops == tuple(sorted(set(drops)))
+        demand(rising, "recipe.drops", list(self.drops), "they must grow from left to right")
+        counted = {"epoch": epoch, "steps": steps, "warmup": warmup, "drops": drops, "eval_every": every}
+        return Plan(**({f.name: getattr(self, f.name) for f in fields(self)} | counted))
 
 
 @dataclass(frozen=True)

@@ -12,25 +12,27 @@ from torch import nn
 from ltx.core.ticket import Ticket, Tree
 from ltx.data.base import Data
 from ltx.errors import UserError, demand
+from ltx.knobs import Knobs, knob
 from ltx.models.base import Model, batchnorm_scales, layer_kinds
 from ltx.streams import seeded
 
 
 @dataclass(frozen=True)
-class Prunable:
+class Prunable(Knobs):
     """Which weights may be pruned: kinds of layers, less the names that match a pattern.
 
     Biases and normalisation are never pruned (LTH section 1: "266K" weights are weight matrices alone).
     """
 
-    conv: bool = True
-    dense: bool = True
-    output: bool = True
-    """the last dense layer"""
-    shortcut: bool = False
-    """1x1 convolutions of residual shortcuts (LTH Figure 2 leaves them alone)"""
-    skip: list[str] = field(default_factory=list)
-    """patterns of parameter names, as in layer1.* or *.conv1.weight"""
+    group = "prunable."
+
+    conv: bool = knob(True, None, "convolutions")
+    dense: bool = knob(True, None, "dense layers but the last")
+    output: bool = knob(True, None, "the last dense layer")
+    shortcut: bool = knob(
+        False, None, "1x1 convolutions of residual shortcuts (LTH Figure 2 leaves them alone)"
+    )
+    skip: list[str] = knob([], None, "patterns of parameter names, as in layer1.* or *.conv1.weight")
 
     def names(self, kinds: dict[str, str]) -> tuple[str, ...]:
         """The prunable among the layers' weights, in network order."""

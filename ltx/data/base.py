@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ltx.knobs import Knobs
+
 SPLIT_SEED = (
     0  # every hold-out is drawn from its own generator with this seed, so splits never depend on a run
 )
@@ -63,9 +65,10 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Dataset(ABC):
+class Dataset(Knobs, ABC):
     """A data set's knobs, which are its configuration, and how to load it."""
 
+    group = "dataset."
     name: ClassVar[str]  # as in `dataset=NAME`
     summary: ClassVar[str]  # one line for `ltx list`
     # The three below are known without touching data; None where only the data can tell.

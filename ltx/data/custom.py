@@ -1,6 +1,5 @@
 """The user's own data: any function that returns three splits."""
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +7,7 @@ import torch
 
 from ltx.data.base import Data, Dataset, Split
 from ltx.errors import UserError
+from ltx.knobs import IMPORTED, knob
 from ltx.plugins import load_path, told
 
 
@@ -21,11 +21,7 @@ class Custom(Dataset):
     classes: ClassVar[None] = None
     train_size: ClassVar[None] = None
 
-    path: str = ""  # package.module:function, found from the working directory too
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.]+:[\w.]+", self.path):
-            raise UserError(f"dataset.path={self.path} is not possible: write package.module:function")
+    path: str = knob("", IMPORTED, "package.module:function, found from the working directory too")
 
     def load(self) -> Data:
         """Images uint8 [N, C, H, W] and labels int64 [N] counted from 0, as the function gives them."""

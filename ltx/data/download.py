@@ -16,6 +16,7 @@ from platformdirs import user_cache_dir
 
 from ltx.data.base import Data, Dataset, Split, hold_out
 from ltx.errors import UserError
+from ltx.knobs import knob
 
 HELD_OUT = 5_000  # validation examples taken from the training images (Frankle & Carbin 2019)
 SILENCE = 4.0  # seconds a server may say nothing; torchvision itself would wait for ever
@@ -27,7 +28,12 @@ class Downloaded(Dataset):
 
     files: ClassVar[dict[str, str | None]]  # path below the folder -> md5, where its publisher gives one
 
-    root: str | None = None  # folder of the data; otherwise $LTX_DATA, otherwise the user's cache folder
+    root: str | None = knob(
+        None,
+        None,
+        "folder of the data; otherwise $LTX_DATA, otherwise the user's cache folder",
+        result=False,
+    )
 
     @property
     def folder(self) -> Path:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ltx.data.base import Data, Dataset, Split, hold_out
 from ltx.data.decode import decode_all, extensions
 from ltx.errors import UserError
+from ltx.knobs import at_least, knob
 
 log = logging.getLogger(__name__)
 
@@ -36,19 +37,17 @@ class ImageFolder(Dataset):
     classes: ClassVar[None] = None
     train_size: ClassVar[None] = None
 
-    root: str = ""  # folder that holds train/ and test/; required
-    size: int = 32  # pixels; every image is resized to size × size and converted to RGB
-    workers: int = 4  # threads that decode
-    skip_corrupt: bool = False  # leave unreadable images out instead of stopping
+    root: str = knob("", None, "folder that holds train/ and test/; required", result=False)
+    size: int = knob(32, at_least(1), "pixels; every image is resized to size × size and converted to RGB")
+    workers: int = knob(4, at_least(1), "threads that decode", result=False)
+    skip_corrupt: bool = knob(False, None, "leave unreadable images out instead of stopping")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.root:
             raise UserError(
                 "dataset.root is required: the folder that holds train/ and test/ of class folders"
             )
-        for key, value in (("size", self.size), ("workers", self.workers)):
-            if value < 1:
-                raise UserError(f"dataset.{key} must be at least 1, got {value}")
 
     @property
     def folder(self) -> Path:

@@ -5,46 +5,50 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ltx.core.recipe import Plan, in_steps
+from ltx.core.recipe import STEPS, Plan, in_steps
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Tree
 from ltx.errors import UserError, demand
+from ltx.knobs import at_least, between, knob, one_of
 from ltx.methods.base import Method
 from ltx.pruning import masks
-
-SCOPES = ("layer", "global")
 
 
 @dataclass(frozen=True)
 class AfterTraining(Method):
     """How many weights each level keeps, and the step that training is taken up from again."""
 
-    levels: int = 16
-    """how often to prune"""
-    rate: float = 0.2
-    """fraction of the surviving weights that a level prunes"""
-    scope: str = "layer"
-    """layer: the smallest weights of each layer | global: of all layers together"""
-    conv_rate: float | None = None
-    """the rate of convolutions, where it differs; scope=layer only"""
-    output_rate: float | None = None
-    """the rate of the last dense layer; half of `rate` unless given (LTH Figure 2); scope=layer only"""
-    rewind_step: str = "0"
-    """the step whose weights, schedule and data order survivors return to; 0 = initialisation"""
+    levels: int = knob(16, at_least(1), "how often to prune", grows=True)
+    rate: float = knob(0.2, between(0, 1), "fraction of the surviving weights that a level prunes")
+    scope: str = knob(
+        "layer",
+        one_of(["layer", "global"]),
+        "layer: the smallest weights of each layer | global: of all layers together",
+    )
+    conv_rate: float | None = knob(
+        None, between(0, 1), "the rate of convolutions, where it differs; scope=layer only"
+    )
+    output_rate: float | None = knob(
+        None,
+        between(0, 1),
+        "the rate of the last dense layer; half of `rate` unless given (LTH Figure 2); scope=layer only",
+    )
+    rewind_step: str = knob(
+        "0",
+        STEPS,
+        "the step whose weights, schedule and data order survivors return to; 0 = initialisation",
+    )
 
     def __post_init__(self) -> None:
-        demand(self.levels >= 1, "method.levels", self.levels, "prune at least once")
-        demand(self.scope in SCOPES, "method.scope", self.scope, f"choose from {', '.join(SCOPES)}")
-        for key in ("rate", "conv_rate", "output_rate"):
+        super().__post_init__()
+        for key in ("conv_rate", "output_rate"):
             rate = getattr(self, key)
-            demand(rate is None or 0 < rate < 1, f"method.{key}", rate, "it must lie between 0 and 1")
             demand(
-                key == "rate" or rate is None or self.scope == "layer",
+                rate is None or self.scope == "layer",
                 f"method.{key}",
                 rate,
                 "with method.scope=global one rate holds for all layers",
             )
-        in_steps("method.rewind_step", self.rewind_step, epoch=1)
 
     def check(self, layers: Layers, plan: Plan | None) -> None:
         schedule = [self.kept(layers, level) for level in range(self.levels + 1)]

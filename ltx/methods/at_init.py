@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import ClassVar
@@ -17,6 +17,7 @@ from ltx.core.recipe import Plan
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Round, Ticket, Tree
 from ltx.errors import demand
+from ltx.knobs import above, at_least, between, each, knob
 from ltx.methods.base import Method, Search
 from ltx.pruning import masks
 from ltx.pruning.controls import CONTROLS
@@ -34,21 +35,15 @@ class AtInit(Method):
     nested: ClassVar[bool] = False  # each density is pruned anew from the dense network
     controls: ClassVar[tuple[str, ...]] = tuple(CONTROLS)
 
-    densities: list[float] = field(default_factory=lambda: [0.5, 0.2, 0.1, 0.05, 0.02, 0.01])
-    """fractions of the prunable weights to keep, falling"""
-    iterations: int = 1
-    """how often to score the survivors while the density falls exponentially"""
-
-    def __post_init__(self) -> None:
-        given = list(self.densities)
-        demand(
-            len(given) > 0 and all(0 < density < 1 for density in given),
-            "method.densities",
-            given,
-            "give one or more between 0 and 1",
-        )
-        demand(all(high > low for high, low in pairwise(given)), "method.densities", given, "they must fall")
-        demand(self.iterations >= 1, "method.iterations", self.iterations, "score at least once")
+    densities: list[float] = knob(
+        [0.5, 0.2, 0.1, 0.05, 0.02, 0.01],
+        each(between(0, 1), least=1, falling=True),
+        "fractions of the prunable weights to keep, falling",
+        grows=True,
+    )
+    iterations: int = knob(
+        1, at_least(1), "how often to score the survivors while the density falls exponentially"
+    )
 
     def check(self, layers: Layers, plan: Plan | None) -> None:
         total = layers.free
@@ -124,7 +119,9 @@ class SynFlow(AtInit):
 
     summary: ClassVar[str] = "at initialisation, prune what carries the least flow (Tanaka et al. 2020)"
 
-    iterations: int = 100
+    iterations: int = knob(
+        100, at_least(1), "how often to score the survivors while the density falls exponentially"
+    )
 
     def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
         """R = 1ᵀ(∏|θ|)1: what an image of ones gives with all parameters positive, BatchNorm evaluating."""
@@ -138,12 +135,7 @@ class SynFlow(AtInit):
 class FromData(AtInit):
     """Scores by the loss of a few training examples, not augmented, the network in training mode."""
 
-    per_class: int = 10
-    """examples of each class to score on"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        demand(self.per_class >= 1, "method.per_class", self.per_class, "it must be 1 or more")
+    per_class: int = knob(10, at_least(1), "examples of each class to score on")
 
     def examples(self, task: Task, seed: int) -> tuple[Tensor, Tensor]:
         """Normalised images float64 [N, C, H, W] and labels [N], drawn anew for each seed."""
@@ -183,12 +175,7 @@ class GraSP(FromData):
 
     summary: ClassVar[str] = "at initialisation, keep what the gradient flows through (Wang et al. 2020)"
 
-    temperature: float = 200.0
-    """what logits are divided by"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        demand(self.temperature > 0, "method.temperature", self.temperature, "it must be positive")
+    temperature: float = knob(200.0, above(0), "what logits are divided by")
 
     def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
         images, labels = self.examples(task, seed)

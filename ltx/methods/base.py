@@ -10,6 +10,7 @@ from typing import ClassVar
 from ltx.core.recipe import Plan
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Round, Ticket, Trained
+from ltx.knobs import Knobs
 from ltx.pruning.controls import LAYERWISE
 
 Search = Generator[Round, Trained, None]
@@ -18,12 +19,13 @@ Rows = tuple[list[str], list[tuple]]
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method(Knobs, ABC):
     """The knobs of a search for tickets, and the search itself.
 
     A search must be a function of (its knobs, the seeds, what it is sent): resuming a run drives it again.
     """
 
+    group = "method."
     summary: ClassVar[str]
     nested: ClassVar[bool] = True  # whether each level's mask lies within the one before
     controls: ClassVar[tuple[str, ...]] = LAYERWISE  # those that its tickets can be compared with

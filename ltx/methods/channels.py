@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -19,7 +19,8 @@ from torch.func import functional_call
 from ltx.core.recipe import Plan
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Hooks, Key, Round, Ticket, Trained, Tree, only
-from ltx.errors import UserError, demand
+from ltx.errors import UserError
+from ltx.knobs import at_least, between, each, knob, one_of
 from ltx.methods.at_init import SNIP
 from ltx.methods.base import Method, Rows, Search
 from ltx.pruning import channels, masks
@@ -52,6 +53,8 @@ RETRAIN: dict[str, Start] = {
     "original": lambda task, dense, drawn: (dense.weights, ()),
     "reinit": lambda task, dense, drawn: (task.initial("channels", drawn.ratio), ()),
 }
+HOW = "inherit: drawn weights, rest of the schedule | restart: drawn weights | original: first | reinit"
+RETRAIN_L1 = "how hard BatchNorm's scales are drawn to zero while retraining"
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,14 @@ class Channels(Method):
     nested: ClassVar[bool] = False
     controls: ClassVar[tuple[str, ...]] = ("reinit",)  # shuffled weights would not be channels
 
-    ratios: list[float] = field(default_factory=lambda: [0.3, 0.5, 0.7])
-    """fractions of all channels to prune, each for a ticket of its own"""
-    retrain: str = "original"
-    """inherit: drawn weights, rest of the schedule | restart: drawn weights | original: first | reinit"""
-    retrain_l1: float = 1e-4
-    """how hard BatchNorm's scales are drawn to zero while retraining"""
-
-    def __post_init__(self) -> None:
-        given = list(self.ratios)
-        demand(bool(given) and all(0 < p < 1 for p in given), "method.ratios", given, "give some in (0, 1)")
-        demand(given == sorted(set(given)), "method.ratios", given, "they must rise")
-        demand(self.retrain in RETRAIN, "method.retrain", self.retrain, f"choose from {', '.join(RETRAIN)}")
-        demand(self.retrain_l1 >= 0, "method.retrain_l1", self.retrain_l1, "it must be 0 or more")
+    ratios: list[float] = knob(
+        [0.3, 0.5, 0.7],
+        each(between(0, 1), least=1, rising=True),
+        "fractions of all channels to prune, each for a ticket of its own",
+        grows=True,
+    )
+    retrain: str = knob("original", one_of(RETRAIN), HOW)
+    retrain_l1: float = knob(1e-4, at_least(0.0), RETRAIN_L1)
 
     def check(self, layers: Layers, plan: Plan | None) -> None:
         if not layers.scales:
@@ -143,12 +141,7 @@ def sparsity(task: Task, l1: float) -> Callable[[Tree, Tree], None] | None:
 class Searched(Channels):
     """Channels by their scales, after a training that draws these to zero."""
 
-    l1: float = 1e-4
-    """how hard BatchNorm's scales are drawn to zero while searching"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        demand(self.l1 >= 0, "method.l1", self.l1, "it must be 0 or more")
+    l1: float = knob(1e-4, at_least(0.0), "how hard BatchNorm's scales are drawn to zero while searching")
 
     def draw(self, groups: Groups, ratio: float, weights: Tree, steps: Tensor) -> Draw:
         """The ticket of a ratio, from the search's weights after so many steps."""
@@ -186,8 +179,8 @@ class Slimming(Searched):
 
     summary: ClassVar[str] = "train with L1 on channels' scales, prune the least, fine-tune (Liu et al. 2017)"
 
-    retrain: str = "restart"
-    retrain_l1: float = 0.0
+    retrain: str = knob("restart", one_of(RETRAIN), HOW)
+    retrain_l1: float = knob(0.0, at_least(0.0), RETRAIN_L1)
 
     def draws(self, task: Task, dense: Ticket, plan: Plan, groups: Groups) -> Draws:
         hooks = Hooks(penalty=sparsity(task, self.l1))
@@ -201,8 +194,8 @@ class ChannelOneShot(Slimming):
 
     summary: ClassVar[str] = "one-shot tickets of whole channels, drawn when training has ended"
 
-    retrain: str = "original"
-    retrain_l1: float = 1e-4
+    retrain: str = knob("original", one_of(RETRAIN), HOW)
+    retrain_l1: float = knob(1e-4, at_least(0.0), RETRAIN_L1)
 
 
 @dataclass(frozen=True)
@@ -242,8 +235,7 @@ class ChannelSNIP(Untrained):
 
     summary: ClassVar[str] = "prune the channels that the loss feels least, at initialisation"
 
-    per_class: int = 10
-    """examples of each class to score on"""
+    per_class: int = knob(10, at_least(1), "examples of each class to score on")
 
     def scores(self, task: Task, dense: Ticket, groups: Groups) -> Tree:
         rows = [self.score(task, seed, only(dense.weights, r)) for r, seed in enumerate(task.seeds)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket, Tree
-from ltx.errors import demand
+from ltx.knobs import knob, one_of
 from ltx.methods.after import AfterTraining
 from ltx.methods.base import Search
 from ltx.pruning.scores import CRITERIA
@@ -26,12 +26,11 @@ class Criterion(AfterTraining):
         "imp by another criterion: method.score=movement, large_init, small_final, random, ..."
     )
 
-    score: str = "magnitude_increase"
-    """what the weights that are kept have most of; see ltx/pruning/scores.py"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        demand(self.score in CRITERIA, "method.score", self.score, f"choose from {', '.join(CRITERIA)}")
+    score: str = knob(
+        "magnitude_increase",
+        one_of(CRITERIA),
+        "what the weights that are kept have most of; see ltx/pruning/scores.py",
+    )
 
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
         k = self.rewind(plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
 
@@ -15,10 +15,9 @@ from ltx.core.recipe import Plan
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Hooks, Round, Ticket, Trained, Tree
 from ltx.errors import UserError, demand
+from ltx.knobs import at_least, between, each, knob, one_of
 from ltx.methods.base import Rows
-from ltx.methods.channels import Draws, Groups, Searched, kept, scales, sparsity
-
-OTHERWISE = ("end", "fail")
+from ltx.methods.channels import HOW, RETRAIN, Draws, Groups, Searched, kept, scales, sparsity
 
 
 @dataclass(frozen=True)
@@ -30,38 +29,29 @@ class EarlyBird(Searched):
 
     summary: ClassVar[str] = "prune channels as soon as their mask stands still (You et al. 2020)"
 
-    retrain: str = "inherit"
-    epsilon: float = 0.1
-    """the mask stands still where its distances are at most this fraction of all channels"""
-    window: int = 5
-    """how many masks (distance=window) or distances (consecutive) must agree"""
-    distance: str = "window"
-    """window: the newest mask from those before, as the authors' code | consecutive: each from the last"""
-    otherwise: str = "end"
-    """where no ticket emerges: end = draw one when the search has ended, with no epoch left to inherit | fail"""
-    full: bool = False
-    """search to the end of training, for all of the mask distances"""
-    at: list[int] = field(default_factory=list)
-    """epochs to draw at instead, whatever the distances"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        demand(0 < self.epsilon < 1, "method.epsilon", self.epsilon, "it must lie between 0 and 1")
-        demand(self.window >= 2, "method.window", self.window, "it must be 2 or more")
-        demand(
-            self.distance in DISTANCES,
-            "method.distance",
-            self.distance,
-            f"choose from {', '.join(DISTANCES)}",
-        )
-        demand(
-            self.otherwise in OTHERWISE,
-            "method.otherwise",
-            self.otherwise,
-            f"choose from {', '.join(OTHERWISE)}",
-        )
-        rising = sorted(set(self.at)) == list(self.at) and min(self.at, default=1) >= 1
-        demand(rising, "method.at", list(self.at), "give rising epochs from 1 on")
+    retrain: str = knob("inherit", one_of(RETRAIN), HOW)
+    epsilon: float = knob(
+        0.1,
+        between(0, 1),
+        "the mask stands still where its distances are at most this fraction of all channels",
+    )
+    window: int = knob(
+        5, at_least(2), "how many masks (distance=window) or distances (consecutive) must agree"
+    )
+    distance: str = knob(
+        "window",
+        one_of(["window", "consecutive"]),
+        "window: the newest mask from those before, as the authors' code | consecutive: each from the last",
+    )
+    otherwise: str = knob(
+        "end",
+        one_of(["end", "fail"]),
+        "where no ticket emerges: end = draw one when the search has ended, with no epoch left to inherit | fail",
+    )
+    full: bool = knob(False, None, "search to the end of training, for all of the mask distances")
+    at: list[int] = knob(
+        [], each(at_least(1), rising=True), "epochs to draw at instead, whatever the distances"
+    )
 
     def check(self, layers: Layers, plan: Plan | None) -> None:
         super().check(layers, plan)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket
+from ltx.knobs import knob
 from ltx.methods.after import AfterTraining
 from ltx.methods.base import Search
 from ltx.pruning.scores import magnitude
@@ -22,8 +23,11 @@ class Retraining(AfterTraining):
     technique, weight rewinding.
     """
 
-    iterative: bool = True
-    """prune what retraining made of the level before; false = one-shot, each level from the dense network"""
+    iterative: bool = knob(
+        True,
+        None,
+        "prune what retraining made of the level before; false = one-shot, each level from the dense network",
+    )
 
     @abstractmethod
     def retraining(self, plan: Plan) -> Plan:

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 from torch import nn
@@ -10,14 +9,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ltx.errors import UserError
+from ltx.knobs import Knobs, above, knob
 
 Shape = tuple[int, int, int]  # channels, height, width of one image
 
 
 @dataclass(frozen=True)
-class Model(ABC):
+class Model(Knobs, ABC):
     """One architecture family: its fields are the knobs a user may turn, and it builds the network."""
 
+    group = "model."
     summary: ClassVar[str]  # one line for `ltx list`
 
     @abstractmethod
@@ -37,11 +38,9 @@ class Model(ABC):
 class ConvNet(Model):
     """A network with channels, which one knob multiplies."""
 
-    width: float = 1.0  # multiplies the channels (and hidden units) of every layer but the output
-
-    def __post_init__(self) -> None:
-        if not 0 < self.width < inf:
-            raise UserError(f"model.width must be positive, got {self.width}")
+    width: float = knob(
+        1.0, above(0), "multiplies the channels (and hidden units) of every layer but the output"
+    )
 
     def wide(self, channels: int) -> int:
         """So many channels at width 1, at this width; at least one."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ltx.errors import UserError
+from ltx.knobs import knob, within
 from ltx.models.base import ConvNet, Shape
 from ltx.models.init import initialise
 
@@ -17,12 +17,11 @@ class _Conv(ConvNet):
 
     pairs: ClassVar[tuple[int, ...]]  # channels of each pair of convolutions
 
-    dropout: float = 0.0  # rate after each hidden dense layer; the paper's fig. 6 uses 0.5 and names no place
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout must lie in [0, 1), got {self.dropout}")
+    dropout: float = knob(
+        0.0,
+        within(0, 1),
+        "rate after each hidden dense layer; the paper's fig. 6 uses 0.5 and names no place",
+    )
 
     def build(self, shape: Shape, classes: int) -> nn.Sequential:
         """Convolutions keep the image's size, pools halve it; there is no BatchNorm."""

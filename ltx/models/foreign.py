@@ -1,6 +1,5 @@
 """Networks that others wrote: torchvision's, and the user's own."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ltx.errors import UserError, unknown
+from ltx.knobs import IMPORTED, knob
 from ltx.models.base import Model, Shape
 from ltx.plugins import load_path, told
 
@@ -19,9 +19,10 @@ class TorchVision(Model):
 
     summary: ClassVar[str] = "any torchvision classifier by name, such as model=torchvision:mobilenet_v2"
 
-    arch: str = "resnet18"  # as in torchvision.models.list_models()
+    arch: str = knob("resnet18", None, "as in torchvision.models.list_models()")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from torchvision import models  # costs more than a second, so only whoever asks pays
 
         known = models.list_models(module=models)
@@ -61,11 +62,7 @@ class Custom(Model):
 
     summary: ClassVar[str] = "your own network: model.path=package.module:function"
 
-    path: str = ""  # package.module:function, found from the working directory too
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.]+:[\w.]+", self.path):
-            raise UserError(f"model.path={self.path} is not possible: write package.module:function")
+    path: str = knob("", IMPORTED, "package.module:function, found from the working directory too")
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Whatever the function returns, once it has turned images into logits."""

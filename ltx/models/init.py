@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from ltx.errors import unknown
+from ltx.knobs import knob, one_of
 from ltx.models.base import ConvNet
 
 INITS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -45,12 +45,13 @@ def initialise(network: Network, init: str = "glorot_normal", bn_scale: str = "o
 class Normalised(ConvNet):
     """A convolutional network with BatchNorm, whose scales and weights may start in several ways."""
 
-    init: str = "glorot_normal"  # weights: glorot_normal (the LTH paper) or kaiming_normal (open_lth)
-    bn_scale: str = "ones"  # BatchNorm scales: ones, uniform (open_lth) or half (Early-Bird, Slimming)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.init not in INITS:
-            raise unknown("model.init", self.init, INITS)
-        if self.bn_scale not in BN_SCALES:
-            raise unknown("model.bn_scale", self.bn_scale, BN_SCALES)
+    init: str = knob(
+        "glorot_normal",
+        one_of(INITS),
+        "weights: glorot_normal (the LTH paper) or kaiming_normal (open_lth)",
+    )
+    bn_scale: str = knob(
+        "ones",
+        one_of(BN_SCALES),
+        "BatchNorm scales: ones, uniform (open_lth) or half (Early-Bird, Slimming)",
+    )

@@ -1,13 +1,13 @@
 """The LeNets: small networks for small grey images."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from typing import ClassVar
 
 from torch import nn
 
-from ltx.errors import UserError
+from ltx.knobs import at_least, each, knob
 from ltx.models.base import ConvNet, Model, Shape
 from ltx.models.init import initialise
 
@@ -18,11 +18,7 @@ class LeNet(Model):
 
     summary: ClassVar[str] = "fully connected, 300 and 100 hidden units (266,200 weights on MNIST)"
 
-    hidden: list[int] = field(default_factory=lambda: [300, 100])  # units in each hidden layer
-
-    def __post_init__(self) -> None:
-        if any(units < 1 for units in self.hidden):
-            raise UserError(f"model.hidden must be positive widths, got {list(self.hidden)}")
+    hidden: list[int] = knob([300, 100], each(at_least(1)), "units in each hidden layer")
 
     def build(self, shape: Shape, classes: int) -> nn.Sequential:
         """Flatten, then Linear layers with ReLU between them, and nothing else: the engine stacks these."""

@@ -7,7 +7,8 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltx.errors import demand, unknown
+from ltx.errors import demand
+from ltx.knobs import Knobs, Rule, knob, one_of, within
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,25 +24,33 @@ WORST = {
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(Knobs):
     """The measure on validation data that a run returns: the mean over the seeds of its tickets."""
 
-    measure: str = "early_stop_val_accuracy"
-    """early_stop_val_accuracy | early_stop_val_loss | final_val_accuracy | final_val_loss, of one level;
-    matching_density: the smallest density whose accuracy at early stop matches the dense network's"""
-    level: int | None = None
-    """the level that is measured, else the last; of no meaning for matching_density"""
-    tolerance: float = 0.0
-    """the accuracy that a matching ticket may lack, as a fraction"""
+    group = "objective."
+
+    measure: str = knob(
+        "early_stop_val_accuracy",
+        one_of(WORST),
+        "early_stop_val_accuracy | early_stop_val_loss | final_val_accuracy | final_val_loss, of one level; "
+        "matching_density: the smallest density whose accuracy at early stop matches the dense network's",
+    )
+    level: int | None = knob(
+        None,
+        Rule("it must be 0 (the dense network) or more", lambda level: level >= 0),
+        "the level that is measured, else the last; of no meaning for matching_density",
+    )
+    tolerance: float = knob(0.0, within(0, 1), "the accuracy that a matching ticket may lack, as a fraction")
 
     def __post_init__(self) -> None:
-        if self.measure not in WORST:
-            raise unknown("objective.measure", self.measure, WORST)
+        super().__post_init__()
         density = self.measure == "matching_density"
-        if self.level is not None:
-            demand(self.level >= 0, "objective.level", self.level, "it must be 0 (the dense network) or more")
-            demand(not density, "objective.level", self.level, "matching_density is found among all levels")
-        demand(0 <= self.tolerance < 1, "objective.tolerance", self.tolerance, "it must be in [0, 1)")
+        demand(
+            self.level is None or not density,
+            "objective.level",
+            self.level,
+            "matching_density is found among all levels",
+        )
         demand(
             density or self.tolerance == 0,
             "objective.tolerance",

@@ -17,7 +17,7 @@ from ltx.core.task import Task
 from ltx.core.ticket import Tree, copied
 from ltx.data.base import Split
 from ltx.engine.feed import Feed, chunks
-from ltx.engine.forward import Forward, Separate, channels_last, choose
+from ltx.engine.forward import Forward, Separate, choose
 from ltx.streams import derive
 
 POINTS = 30  # evenly spaced on the line, its ends among them (section 2)
@@ -104,4 +104,4 @@ def estimate(networks: Separate, feed: Feed) -> None:
     for step in range(feed.plan.epoch):
         images, _ = feed.batch(step)
         for network, x in zip(networks.networks, images, strict=True):
-            network(channels_last(x))
+            network(x.contiguous(memory_format=networks.layout))
