@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from ltx.core.ticket import Tree
 from ltx.errors import UserError
 
-Places = Mapping[str, Tensor]
+Places = dict[str, Tensor]
 """By module, which of its outputs or inputs belong to each channel of a group, [channels, k]."""
 
 
@@ -27,7 +27,9 @@ class Group:
     """Channels of several layers that are cut together, as in all layers that feed one residual sum."""
 
     channels: int
-    makers: Places = field(default_factory=dict)  # outputs of the convolutions and dense layers that make them
+    makers: Places = field(
+        default_factory=dict
+    )  # outputs of the convolutions and dense layers that make them
     scales: Places = field(default_factory=dict)  # by parameter: BatchNorm scales
     passers: Places = field(default_factory=dict)  # of BatchNorms, PReLUs and depthwise convolutions
     readers: Places = field(default_factory=dict)  # inputs of the layers that read them
@@ -85,8 +87,22 @@ def bundles(network: nn.Module, shape: Iterable[int]) -> Groups:
 
     Not those that take part in a grouped convolution that is not depthwise, whose groups would have to stay
     equal, or in a layer that mixes them without weights of its own, as LayerNorm. The network is made float64.
+    Raises UserError for a network whose channels Torch-Pruning cannot follow, such as ShuffleNet's.
     """
-    graph, names = dependencies(network, shape), {m: name for name, m in network.named_modules()}
+    try:
+        return followed(network, shape)
+    except Exception as error:  # whatever the library stumbles over
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"torch-pruning cannot follow this network's channels ({why})") from error
+
+
+def followed(network: nn.Module, shape: Iterable[int]) -> Groups:
+    """The same; raises whatever the library does."""
+    import torch_pruning  # half a second that only those pay who ask
+
+    network.cpu().double().eval()
+    blank, names = torch.zeros(1, *shape, dtype=torch.float64), {m: n for n, m in network.named_modules()}
+    graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=blank)
     found = {}
     for items in graph.get_all_groups(root_module_types=[_ConvNd, nn.Linear]):
         if all(cuttable(item.dep.target.module) for item in items):
@@ -105,9 +121,9 @@ def join(group: Group, item: Any, names: Mapping[nn.Module, str], graph: Any) ->
     name = names[layer]
     places = by_channel(item.idxs, item.root_idxs, group.channels)
     if isinstance(layer, _BatchNorm) and layer.affine:
-        group.scales[f"{name}.weight"] = places  # type: ignore[index]
+        group.scales[f"{name}.weight"] = places
     if passes(layer):
-        part: Any = group.passers
+        part = group.passers
     else:
         part = group.makers if graph.is_out_channel_pruning_fn(handler) else group.readers
     part[name] = torch.cat([part[name], places], 1) if name in part and part is group.readers else places
@@ -134,22 +150,6 @@ def by_channel(entries: Iterable[int], channel: Iterable[int], channels: int) ->
     """The entries of a tensor as [channels, k], ordered by the channel that each belongs to."""
     order = torch.tensor(list(channel)).argsort(stable=True)
     return torch.tensor(list(entries))[order].view(channels, -1)
-
-
-def dependencies(network: nn.Module, shape: Iterable[int]) -> Any:
-    """Torch-Pruning's graph of a network, which is made float64 on the CPU.
-
-    Raises UserError for a network whose channels the library cannot follow, such as ShuffleNet's.
-    """
-    import torch_pruning  # half a second that only those pay who cut channels
-
-    network.cpu().double().eval()
-    blank = torch.zeros(1, *shape, dtype=torch.float64)
-    try:
-        return torch_pruning.DependencyGraph().build_dependency(network, example_inputs=blank)
-    except Exception as error:  # whatever the library stumbles over
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"torch-pruning cannot follow this network's channels ({why})") from error
 
 
 # -- what is left without some

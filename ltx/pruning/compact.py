@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ltx.core.ticket import Tree
 from ltx.errors import UserError
-from ltx.pruning.channels import Group, Groups, Places, bundles, cut, is_depthwise
+from ltx.pruning.channels import Group, Groups, Places, bundles, cut
 
 TOLERANCE = 1e-8
 """How far the outputs may differ, in float64 and of the outputs' size; what differs more is not compacted."""
@@ -153,22 +153,19 @@ def settled(network: nn.Module, groups: Groups, seen: Tree) -> Tree:
         changed = False
         for name, group in groups.items():
             gone = dead(network, group, stay[name], seen)
-            if gone.any():
-                stay[name] &= ~gone
-                silence(network, group, gone)
-                changed = True
+            changed |= silence(network, group, gone)
+            if torch.equal(gone, stay[name]):  # a layer keeps one channel, whether anything reads it or not
+                gone[gone.nonzero()[0]] = False
+            stay[name] &= ~gone
     return stay
 
 
 def dead(network: nn.Module, group: Group, stay: Tensor, seen: Tree) -> Tensor:
-    """Which of the channels that stay can go now, [channels] bool: never the last one."""
+    """Which of the channels that stay can go now, [channels] bool; the constants among them are folded."""
     made = used(network, group.makers, 0)
     read = used(network, group.readers, 1)
     values, still = constants(seen, group.readers)
-    gone = stay & (~read | (~made & still))
-    if torch.equal(gone, stay):
-        gone[int(stay.nonzero()[0])] = False
-    return (gone & ~read) | fold(network, group, gone & read, values)
+    return (stay & ~read) | fold(network, group, stay & read & ~made & still, values)
 
 
 def used(network: nn.Module, part: Places, side: int) -> Tensor:
@@ -246,7 +243,9 @@ def write(layer: nn.Module, by_input: Tensor) -> None:
 def absorb(layer: nn.Module, entries: Tensor, gone: Tensor, values: Tensor) -> None:
     """Add what the `gone` channels contribute to a layer's bias, which it is given if it has none."""
     assert isinstance(layer, _ConvNd | nn.Linear)
-    weight = layer.weight.flatten(2).sum(2) if isinstance(layer, _ConvNd) else layer.weight  # [outputs, inputs]
+    weight = (
+        layer.weight.flatten(2).sum(2) if isinstance(layer, _ConvNd) else layer.weight
+    )  # [outputs, inputs]
     constant = weight[:, entries[gone].flatten()] @ values[gone].flatten()
     if constant.any():
         if layer.bias is None:
@@ -254,14 +253,18 @@ def absorb(layer: nn.Module, entries: Tensor, gone: Tensor, values: Tensor) -> N
         layer.bias += constant
 
 
-def silence(network: nn.Module, group: Group, gone: Tensor) -> None:
-    """Zero the weights that make or read the channels, so that others are seen to be dead."""
+def silence(network: nn.Module, group: Group, gone: Tensor) -> bool:
+    """Zero the weights that make or read the channels; returns whether any was not, so that others may be dead."""
+    changed = False
     for side, part in enumerate((group.makers, group.readers)):
         for name, places in part.items():
             layer = network.get_submodule(name)
+            entries = places[gone].flatten()
+            changed |= bool(by_side(layer, side)[entries].any())
             dim = side ^ int(getattr(layer, "transposed", False))
             weight: Tensor = layer.weight  # type: ignore[assignment]
-            weight.index_fill_(dim, places[gone].flatten(), 0)
+            weight.index_fill_(dim, entries, 0)
+    return changed
 
 
 # -- the inputs, and the proof
