@@ -1,0 +1,87 @@
+"""A network as a list of operations, if it is surely nothing but those that are known here."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from ltx.engine.executors.stacked import ordinary, plain
+from ltx.models.resnet import Block
+
+CONTAINERS = {nn.Sequential, Block}
+FUNCTIONS = {F.relu: "relu", torch.relu: "relu", operator.add: "add"}
+MODULES = {
+    nn.Conv2d: "product",
+    nn.Linear: "product",
+    nn.BatchNorm2d: "norm",
+    nn.ReLU: "relu",
+    nn.MaxPool2d: "pool",
+    nn.AdaptiveAvgPool2d: "mean",
+    nn.Flatten: "flatten",
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation."""
+
+    kind: str  # input, product, norm, relu, add, pool, mean or flatten
+    inputs: tuple[int, ...]  # places in the list of what it reads
+    module: nn.Module | None = None
+    name: str = ""  # the module's, in the network
+
+
+def read(network: nn.Module) -> list[Node] | None:
+    """The operations in the order in which they run, the input first; None if anything is not known.
+
+    Modules count by their exact types, and a container of ours or torch's has no other forward than its own.
+    """
+    modules = dict(network.named_modules())
+    if not all(known(module) for module in modules.values()):
+        return None
+    parameters = list(network.parameters())
+    if not all(ordinary(parameters)) or len(parameters) != len(list(network.named_parameters(remove_duplicate=False))):
+        return None
+    nodes: list[Node] = []
+    places: dict[fx.Node, int] = {}
+    for node in fx.Tracer().trace(network).nodes:
+        inputs = tuple(places[one] for one in node.all_input_nodes)
+        if node.op == "output":
+            return nodes if inputs == (len(nodes) - 1,) else None
+        if node.op == "call_module":
+            found = Node(MODULES[type(modules[node.target])], inputs, modules[node.target], node.target)
+        elif node.op == "call_function" and node.target in FUNCTIONS:
+            found = Node(FUNCTIONS[node.target], inputs)
+        else:
+            found = Node("input", ())
+            if node.op != "placeholder" or nodes:
+                return None
+        places[node] = len(nodes)
+        nodes.append(found)
+    return None
+
+
+def known(module: nn.Module) -> bool:
+    """Whether a module is one of those that are written out, in a form that is."""
+    if not plain(module, type(module)):
+        return False
+    match module:
+        case nn.Conv2d():
+            shapes = (module.kernel_size, module.stride, module.padding)
+            square = all(isinstance(shape, tuple) and len(set(shape)) == 1 for shape in shapes)
+            usual = module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"
+            return type(module) is nn.Conv2d and square and usual
+        case nn.BatchNorm2d():
+            return module.affine and module.track_running_stats and module.momentum is not None
+        case nn.MaxPool2d():
+            usual = (module.padding, module.dilation, module.ceil_mode, module.return_indices)
+            return module.kernel_size == module.stride and usual == (0, 1, False, False) and isinstance(module.stride, int)
+        case nn.AdaptiveAvgPool2d():
+            return module.output_size in (1, (1, 1))
+        case nn.Flatten():
+            return (module.start_dim, module.end_dim) == (1, -1)
+    return type(module) in CONTAINERS | set(MODULES)
