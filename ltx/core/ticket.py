@@ -22,6 +22,11 @@ def copied(tree: Tree) -> Tree:
     return {name: tensor.clone() for name, tensor in tree.items()}
 
 
+def below(tree: Tree, prefix: str) -> Tree:
+    """The part of a flat tree under a prefix, which is taken off."""
+    return {key.removeprefix(prefix): value for key, value in tree.items() if key.startswith(prefix)}
+
+
 def only(tree: Tree, r: int) -> Tree:
     """One replicate of a stack, still stacked: views of R = 1."""
     return {name: tensor[r : r + 1] for name, tensor in tree.items()}

@@ -24,8 +24,7 @@ from safetensors.torch import save as to_bytes
 from ltx import __version__
 from ltx.core.goal import Goal
 from ltx.core.task import Task
-from ltx.core.ticket import OWN, Curve, Round, Ticket, Trained, Tree, digest, unmeasured
-from ltx.engine.train import below
+from ltx.core.ticket import OWN, Curve, Round, Ticket, Trained, Tree, below, digest, unmeasured
 from ltx.errors import Busy, Damaged, Interrupted, UserError
 from ltx.experiment import cost, overlap
 from ltx.files import fit, read_bytes, read_json, write

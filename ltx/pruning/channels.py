@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ltx.core.ticket import Tree
 from ltx.errors import UserError
+from ltx.models.base import tensors
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def shrunk(network: nn.Module, shape: Iterable[int], kept: Tree) -> Shrunk:
     device = next(network.parameters()).device
     graph = dependencies(network, shape)
     with torch.no_grad():
-        for tensor in network.state_dict().values():
+        for tensor in tensors(network).values():
             tensor.copy_(torch.arange(tensor.numel()).view(tensor.shape))
     for name, alive in kept.items():
         cut = (~alive).nonzero().flatten().tolist()
@@ -105,7 +106,7 @@ def shrunk(network: nn.Module, shape: Iterable[int], kept: Tree) -> Shrunk:
             layer = network.get_submodule(name)
             prune = graph.get_pruner_of_module(layer).prune_out_channels
             graph.get_pruning_group(layer, prune, cut).prune()
-    index = {name: tensor.long().to(device) for name, tensor in network.state_dict().items()}
+    index = {name: tensor.detach().long().to(device) for name, tensor in tensors(network).items()}
     return Shrunk(network.float().train().to(device), index)
 
 
