@@ -45,6 +45,20 @@ class Optimizer:
             group["lr"] = rate
         self.torch.step()
 
+    def drop(self, r: int) -> None:
+        """Leave one replicate's leaves as they are from now on; what is remembered of them stays."""
+        dropped = {id(parts[r]) for parts in self.slices.values()}
+        for group in self.torch.param_groups:
+            group["params"] = [part for part in group["params"] if id(part) not in dropped]
+
+    def forget(self, where: Tree) -> None:
+        """Remember nothing of the marked entries (bool [R, ...] by leaf): as of a weight that was never there."""
+        for name, marked in where.items():
+            for part, entries in zip(self.slices[name], marked, strict=True):
+                for value in self.torch.state[part].values():
+                    if isinstance(value, Tensor) and value.shape == entries.shape:
+                        value.masked_fill_(entries, 0)
+
     def state(self) -> Tree:
         """What it remembers, as a flat tree `leaf|slot`, each [R, ...]; empty before the first step."""
         return {

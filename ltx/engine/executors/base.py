@@ -63,7 +63,7 @@ class Executor(ABC):
 
     @abstractmethod
     def part(self, tree: Tree) -> Tree:
-        """The inverse of `whole`: what of the network's tensors the leaves have, under the leaves' names."""
+        """The inverse of `whole`: what the leaves have of the network's tensors, or of some of them."""
 
 
 class Dense(Executor):
@@ -106,4 +106,4 @@ class Dense(Executor):
         return tree
 
     def part(self, tree: Tree) -> Tree:
-        return {name: tree[name] for name in self.leaves}
+        return {name: tree[name] for name in self.leaves if name in tree}

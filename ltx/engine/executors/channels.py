@@ -51,4 +51,4 @@ class Channels(Executor):
         return self.shrunk.put(tree, {name: torch.zeros_like(self.rest[name]) for name in tree})
 
     def part(self, tree: Tree) -> Tree:
-        return self.shrunk.take({name: tree[name] for name in self.leaves})
+        return self.shrunk.take({name: tree[name] for name in self.leaves if name in tree})
