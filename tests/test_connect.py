@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ltx.cli import app
 from ltx.config.compose import compose
-from ltx.core.checks import Checks
+from ltx.core.session import Session
 from ltx.core.task import Layers, Prunable, Task
 from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
@@ -26,18 +26,8 @@ from ltx.study.line import POINTS, barrier, between, doubled, halves, twins
 SMALL = ["model.hidden=[20]", "recipe.steps=60", "recipe.eval_every=30", "replicates=2", "method.levels=2"]
 
 
-class Never:
-    """A checkpoint that is never due."""
-
-    def load(self):
-        return None
-
-    def due(self):
-        return False
-
-
 def trained(task, plan, ticket, **round):
-    return train(task, Round(0, ticket, plan, **round), Checks(), Never(), lambda step, accuracy: None)
+    return train(task, Round(0, ticket, plan, **round), Session())
 
 
 def copies_of(task, plan, ticket, twin):

@@ -14,6 +14,7 @@ from conftest import TINY, spawn
 from filelock import FileLock
 from safetensors.torch import load_file
 
+import ltx.engine.training
 import ltx.experiment.loop
 import ltx.experiment.store
 from ltx.config.compose import compose
@@ -131,9 +132,9 @@ def test_a_resumed_round_starts_from_its_checkpoint_and_not_from_the_beginning(t
         go(tmp_path, *STACKED)
     monkeypatch.undo()
     steps = []
-    advance = ltx.engine.train.Training._advance
+    advance = ltx.engine.training.Training.step
     monkeypatch.setattr(
-        ltx.engine.train.Training, "_advance", lambda self: steps.append(self.where) or advance(self)
+        ltx.engine.training.Training, "step", lambda self: steps.append(self.where) or advance(self)
     )
     go(tmp_path, *STACKED)
     assert steps.count("level 0, ticket") == 13
@@ -144,7 +145,7 @@ def test_a_resumed_round_starts_from_its_checkpoint_and_not_from_the_beginning(t
 
 def interrupt_at(monkeypatch, nth, number=signal.SIGINT):
     """Send this process a signal in the nth step of a run."""
-    advance, count = ltx.engine.train.Training._advance, []
+    advance, count = ltx.engine.training.Training.step, []
 
     def interrupted(self):
         advance(self)
@@ -152,7 +153,7 @@ def interrupt_at(monkeypatch, nth, number=signal.SIGINT):
         if len(count) == nth:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(ltx.engine.train.Training, "_advance", interrupted)
+    monkeypatch.setattr(ltx.engine.training.Training, "step", interrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -70,6 +70,8 @@ class Dense(Executor):
     """Leaves are the network's own parameters, and the mask is multiplied onto their gradients.
 
     A pruned weight starts at zero and never sees a gradient: it stays zero, and so do its moments and decay.
+    Deviation from torch: a parameter that the loss does not reach has a gradient of zero, not none, so weight
+    decay shrinks it like all others.
     """
 
     def __init__(self, network: nn.Module, round: Round) -> None:
