@@ -26,7 +26,7 @@ from ltx.core.goal import Goal
 from ltx.core.task import Task
 from ltx.core.ticket import OWN, Curve, Round, Ticket, Trained, Tree, below, digest, unmeasured
 from ltx.errors import Busy, Damaged, Interrupted, UserError
-from ltx.experiment import cost, overlap
+from ltx.experiment import cost, overlap, sizes
 from ltx.files import fit, read_bytes, read_json, write
 from ltx.schema import MANIFEST
 
@@ -45,6 +45,7 @@ LARGEST_TREE = 64 << 30
 LAYERS = "role draw level seed layer kind size kept".split()
 MASKS = [*"role draw level seed layer".split(), *overlap.COLUMNS]
 COSTS = [*"role draw level seed".split(), *cost.COLUMNS]
+SIZE = [*"role draw level seed".split(), *sizes.COLUMNS]
 CHANNELS = "role draw level seed group channels kept".split()
 
 
@@ -97,10 +98,11 @@ class Store:
             "layers": LAYERS,
             "masks": MASKS,
             "costs": COSTS,
+            "size": SIZE,
             "channels": CHANNELS,
         }
         self.rows: dict[str, list[tuple]] = {name: [] for name in self.columns}
-        self.ledger = cost.Ledger(task)
+        self.ledger, self.sizes = cost.Ledger(task), sizes.Sizes(task)
         self.lock = FileLock(folder / ".lock")
         self.damaged: list[str] = []
         self.trained_now = 0
@@ -177,7 +179,7 @@ class Store:
         curve = trained.curve
         best, last, measured = curve.early_stop(), curve.last(), curve.measured()
         described = overlap.described(round.ticket.mask, ~trained.diverged)
-        costs = self.ledger.rows(round, trained)
+        costs, small = self.ledger.rows(round, trained), self.sizes.rows(trained)
         further = [curve.further[f"test_{name}"] for name in self.task.goal.further]
         tree = curve.tree()
         values = [tree[key] for key in measured_keys(self.task.goal)]
@@ -207,6 +209,7 @@ class Store:
             for layer, facts in described.items():
                 self.rows["masks"].append((*key, layer, *facts[r]))
             self.rows["costs"].append((*key, *costs[r]))
+            self.rows["size"].append((*key, *small[r]))
             for group, stay in round.channels.items():
                 self.rows["channels"].append((*key, group, stay.shape[1], int(stay[r].sum())))
 
