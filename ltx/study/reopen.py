@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from ltx.config.compose import GROUPS, Run, first_line, schema
 from ltx.core.task import Task
-from ltx.core.ticket import Ticket, Tree
+from ltx.core.ticket import Ticket, Tree, below
 from ltx.engine.feed import Normalise
-from ltx.engine.train import below
 from ltx.errors import UserError, demand, unknown
 from ltx.experiment.store import read
 from ltx.files import read_csv, read_yaml
