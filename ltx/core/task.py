@@ -90,6 +90,7 @@ class Task:
     seeds: tuple[int, ...]
     device: torch.device
     goal: Goal = field(default_factory=Classification)
+    engine: str = "dense"  # dense | auto | csr | kernel: how pruned layers may be computed
 
     @property
     def replicates(self) -> int:

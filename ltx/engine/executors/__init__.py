@@ -7,11 +7,12 @@ from ltx.core.ticket import Round
 from ltx.engine.executors.base import Executor
 from ltx.engine.executors.channels import Channels
 from ltx.engine.executors.separate import Separate
+from ltx.engine.executors.sparse import Sparse
 from ltx.engine.executors.stacked import Stacked
 
-__all__ = ["EXECUTORS", "Channels", "Executor", "Separate", "Stacked", "choose"]
+__all__ = ["EXECUTORS", "Channels", "Executor", "Separate", "Sparse", "Stacked", "choose"]
 
-EXECUTORS: tuple[type[Executor], ...] = (Channels, Stacked, Separate)
+EXECUTORS: tuple[type[Executor], ...] = (Channels, Sparse, Stacked, Separate)
 """The first that suits is taken; the order is one of measured speed."""
 
 

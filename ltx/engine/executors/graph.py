@@ -44,7 +44,9 @@ def read(network: nn.Module) -> list[Node] | None:
     if not all(known(module) for module in modules.values()):
         return None
     parameters = list(network.parameters())
-    if not all(ordinary(parameters)) or len(parameters) != len(list(network.named_parameters(remove_duplicate=False))):
+    if not all(ordinary(parameters)) or len(parameters) != len(
+        list(network.named_parameters(remove_duplicate=False))
+    ):
         return None
     nodes: list[Node] = []
     places: dict[fx.Node, int] = {}
@@ -78,8 +80,12 @@ def known(module: nn.Module) -> bool:
         case nn.BatchNorm2d():
             return module.affine and module.track_running_stats and module.momentum is not None
         case nn.MaxPool2d():
-            usual = (module.padding, module.dilation, module.ceil_mode, module.return_indices)
-            return module.kernel_size == module.stride and usual == (0, 1, False, False) and isinstance(module.stride, int)
+            options = (module.padding, module.dilation, module.ceil_mode, module.return_indices)
+            return (
+                module.kernel_size == module.stride
+                and options == (0, 1, False, False)
+                and isinstance(module.stride, int)
+            )
         case nn.AdaptiveAvgPool2d():
             return module.output_size in (1, (1, 1))
         case nn.Flatten():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ltx.engine.kernels.library import Image
+from ltx.engine.kernels.library import LOAD, STORE, Image, Library
 
 BLOCK = 16
 
@@ -71,6 +71,23 @@ class Lanes:
         here = slice(self.border, -self.border)
         return tensor[..., here, here, :]
 
+    def matrix(self, tensor: Tensor) -> Tensor:
+        """One replicate's units as [channels, 16 blocks]: a view if they lie together, else a copy."""
+        return self.inside(tensor).permute(1, 2, 3, 0, 4).reshape(self.channels, -1)
+
+    def rows(self, matrix: Tensor) -> Tensor:
+        """A matrix [channels, 16 blocks] seen as [blocks, channels, 1, 1, 16]."""
+        return matrix.view(self.channels, self.blocks, 1, 1, BLOCK).transpose(0, 1)
+
+    def examples(self, tensor: Tensor) -> Tensor:
+        """One replicate's images as [16 blocks, channels, height, width], channels last in memory."""
+        inside = self.inside(tensor).permute(0, 4, 2, 3, 1)
+        return inside.reshape(-1, self.height, self.width, self.channels).permute(0, 3, 1, 2)
+
+    def blocked(self, examples: Tensor) -> Tensor:
+        """Images [16 blocks, channels, height, width] seen as [blocks, channels, height, width, 16]."""
+        return examples.unflatten(0, (self.blocks, BLOCK)).permute(0, 2, 3, 4, 1)
+
     def images(self, examples: Sequence[Tensor], tensor: Tensor) -> Array[Image]:
         """For `load` and `store`: examples [n <= batch, channels, height, width] and lanes [R, ...]."""
         return (Image * len(examples))(
@@ -90,3 +107,26 @@ class Lanes:
                 for r, x in enumerate(examples)
             ]
         )
+
+
+def load(lanes: Lanes, examples: Tensor, tensor: Tensor, library: Library | None) -> None:
+    """Examples [R, n <= batch, ...] into lanes [R, ...], zero where an example is missing."""
+    wide = tensor.dtype == torch.float64
+    if library is not None:
+        rows = [one.contiguous() for one in examples]
+        library.run(LOAD, wide, lanes.images(rows, tensor))
+        return
+    padded = tensor.new_zeros(len(examples), lanes.blocks * BLOCK, lanes.channels, lanes.height, lanes.width)
+    padded[:, : examples.shape[1]] = examples.reshape(*examples.shape[:2], *padded.shape[2:])
+    inside = lanes.inside(tensor[: len(examples)])
+    inside.copy_(padded.unflatten(1, (lanes.blocks, BLOCK)).permute(0, 1, 3, 4, 5, 2))
+
+
+def store(lanes: Lanes, tensor: Tensor, examples: int, library: Library | None) -> Tensor:
+    """The first examples [R, n, channels * height * width] in lanes [R, ...]."""
+    if library is not None:
+        found = tensor.new_empty(len(tensor), examples, lanes.channels * lanes.height * lanes.width)
+        library.run(STORE, tensor.dtype == torch.float64, lanes.images(list(found), tensor))
+        return found
+    inside = lanes.inside(tensor).permute(0, 1, 5, 2, 3, 4)
+    return inside.reshape(len(tensor), lanes.blocks * BLOCK, -1)[:, :examples].contiguous()

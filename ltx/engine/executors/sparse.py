@@ -1,0 +1,188 @@
+"""Training that costs what the surviving weights cost.
+
+Leaves are the survivors' values: products are made with them alone (ltx/engine/kernels), gradients exist for them
+alone, and so does the optimizer's state. Whatever a layer is not worth it for is computed dense beside.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ltx.core.task import Task
+from ltx.core.ticket import Round, Tree
+from ltx.engine.executors.assembly import Assembly, Parts, assemblable
+from ltx.engine.executors.base import Executor
+from ltx.engine.executors.graph import Node, read
+from ltx.engine.kernels.lanes import BLOCK, load, store
+from ltx.engine.kernels.library import best
+from ltx.models.base import tensors
+
+BREAK_EVEN = {"kernel": 0.4, "csr": 0.25}
+"""Densities below which a layer is computed from its survivors: see benchmarks/sparse.py, which prints them.
+
+Measured once and written here, never timed at run time: the same command chooses the same everywhere."""
+
+
+class Sparse(Executor):
+    """R networks by their survivors, in lanes: 16 examples innermost."""
+
+    name = "sparse"
+
+    @classmethod
+    def suits(cls, network: nn.Module, task: Task, round: Round) -> bool:
+        """On a CPU, without hooks that need dense gradients, if it is worth it for any layer."""
+        hooks = round.hooks
+        if task.engine == "dense" or task.device.type != "cpu" or round.plan.precision != "float32":
+            return False
+        if hooks.penalty or hooks.project or hooks.regrow or round.channels:
+            return False
+        nodes = graph(network)
+        return nodes is not None and any(
+            way != "dense" for ways in ways_of(nodes, task, round.ticket.mask).values() for way in ways
+        )
+
+    def __init__(self, task: Task, round: Round) -> None:
+        network = task.network()
+        nodes = graph(network)
+        assert nodes is not None
+        self.goal, self.batch = task.goal, round.plan.batch_size
+        self.stack, self.mask = round.ticket.start(), dict(round.ticket.mask)
+        self.running = [True] * round.ticket.replicates
+        self.where = {
+            name: [one.flatten().nonzero().flatten() for one in alive] for name, alive in self.mask.items()
+        }
+        trained = {name: self.stack[name] for name, t in tensors(network).items() if t.requires_grad}
+        self.leaves = {name: leaf.contiguous() for name, leaf in self.part(trained).items()}
+        self.gradients = {name: torch.zeros_like(leaf) for name, leaf in self.leaves.items()}
+        self.library = best()
+        stacked = not any(isinstance(node.module, nn.Conv2d) for node in nodes)
+        layers = [f"{node.name}.weight" for node in nodes if node.kind == "product"]
+        self.ways = ways_of(nodes, task, self.mask)
+        parts = Parts(
+            nodes=nodes,
+            alive={
+                name: self.mask.get(name, torch.ones_like(self.stack[name], dtype=torch.bool))
+                for name in layers
+            },
+            ways=self.ways,
+            leaves=self.leaves,
+            gradients=self.gradients,
+            buffers={name: tensor for name, tensor in self.stack.items() if name not in self.leaves},
+            library=self.library,
+            slots=len(self.running) if stacked else 1,
+        )
+        self.assembly = Assembly(parts, task.data.shape, self.batch)
+        # Small networks are computed together, call by call; large ones one after the other, in the same memory.
+        self.turns = [(0, len(self.running))] if stacked else [(r, 1) for r in range(len(self.running))]
+
+    @property
+    def build(self) -> str:
+        """What computes it, as far as the last bits depend on it."""
+        used = sorted({way for ways in self.ways.values() for way in ways} - {"dense"})
+        return ", ".join(
+            f"kernel {self.library.name} {self.library.digest}" if way == "kernel" and self.library else way
+            for way in used
+        )
+
+    @torch.no_grad()
+    def backward(self, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
+        losses = []
+        for r, count in self.turns:
+            now = slice(r, r + count)
+            if not any(self.running[now]):
+                losses.append(inputs.new_zeros(count))
+                continue
+            self._load(inputs[now])
+            self.assembly.forward(r, count, True)
+            loss, gradient = self.goal.backward(self._read(count, inputs.shape[1]), targets[now])
+            outputs = self.assembly.outputs
+            load(outputs.lanes, gradient, outputs.d, self.library)
+            self.assembly.backward(r, count)
+            losses.append(loss)
+        return torch.cat(losses)
+
+    @torch.no_grad()
+    def outputs(self, inputs: Tensor) -> Tensor:
+        return torch.cat([self._outputs(r, count, inputs) for r, count in self.turns])
+
+    def _outputs(self, r: int, count: int, inputs: Tensor) -> Tensor:
+        found = []
+        for some in inputs.split(self.batch):
+            self._load(some.expand(count, *some.shape))
+            self.assembly.forward(r, count, False)
+            found.append(self._read(count, len(some)))
+        return torch.cat(found, 1)
+
+    def _load(self, examples: Tensor) -> None:
+        inputs = self.assembly.inputs
+        load(inputs.lanes, examples.to(inputs.y.dtype), inputs.y, self.library)
+
+    def _read(self, count: int, examples: int) -> Tensor:
+        outputs = self.assembly.outputs
+        return store(outputs.lanes, outputs.y[:count], examples, self.library)
+
+    def weights(self) -> Tree:
+        return self.stack | self.whole(self.leaves)
+
+    def load(self, weights: Tree, mask: Tree | None = None) -> None:
+        assert mask is None or all(torch.equal(mask[name], alive) for name, alive in self.mask.items())
+        for name, leaf in self.part(weights).items():
+            self.leaves[name].copy_(leaf)
+        for name in self.stack.keys() - self.leaves.keys():
+            self.stack[name].copy_(weights[name])
+
+    def whole(self, tree: Tree) -> Tree:
+        return {
+            name: self._spread(name, value) if name in self.mask else value for name, value in tree.items()
+        }
+
+    def part(self, tree: Tree) -> Tree:
+        return {
+            name: self._gathered(name, value) if name in self.mask else value for name, value in tree.items()
+        }
+
+    def _spread(self, name: str, values: Tensor) -> Tensor:
+        found = values.new_zeros(self.mask[name].shape)
+        for row, value, where in zip(found.flatten(1), values, self.where[name], strict=True):
+            row[where] = value[: len(where)]
+        return found
+
+    def _gathered(self, name: str, whole: Tensor) -> Tensor:
+        """Survivors in mask order, then zeros up to whole blocks: where a row ends rounds no weight otherwise."""
+        most = max(len(where) for where in self.where[name])
+        found = whole.new_zeros(len(whole), -(-max(most, 1) // BLOCK) * BLOCK)
+        for row, value, where in zip(found, whole.flatten(1), self.where[name], strict=True):
+            row[: len(where)] = value[where]
+        return found
+
+
+def graph(network: nn.Module) -> list[Node] | None:
+    """The network's operations, if it can be computed in lanes."""
+    nodes = read(network)
+    return nodes if nodes is not None and assemblable(nodes) else None
+
+
+def ways_of(nodes: list[Node], task: Task, mask: Tree) -> dict[str, list[str]]:
+    """For every layer's weight how each replicate computes it: from its own density and the device alone.
+
+    An engine asked for by its name has every layer that something was pruned from; `auto` those below the break-even.
+    """
+    convolutions = any(isinstance(node.module, nn.Conv2d) for node in nodes)
+    compiled = best() is not None
+    sparse = "kernel" if task.engine == "kernel" or (task.engine == "auto" and compiled) else "csr"
+    if convolutions and (sparse == "csr" or not compiled):  # CSR of convolutions never pays
+        return {}
+    least = BREAK_EVEN[sparse] if task.engine == "auto" else 1.0
+    names = [f"{node.name}.weight" for node in nodes if node.kind == "product"]
+    return {
+        name: [sparse if density < least else "dense" for density in densities(mask, name, task.replicates)]
+        for name in names
+    }
+
+
+def densities(mask: Tree, name: str, replicates: int) -> list[float]:
+    """Each replicate's of one layer."""
+    if name not in mask:
+        return [1.0] * replicates
+    return [int(one.count_nonzero()) / one.numel() for one in mask[name]]
