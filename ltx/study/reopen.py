@@ -15,7 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from yaml import YAMLError
 
-from ltx.config.compose import GROUPS, Run, first_line, schema
+from ltx.config.explain import first_line
+from ltx.config.registry import GROUPS, schema
+from ltx.config.run import Run
 from ltx.core.task import Task
 from ltx.core.ticket import Ticket, Tree
 from ltx.engine.feed import Normalise

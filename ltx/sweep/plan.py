@@ -11,16 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Glob
 from rich.console import Console
 
-from ltx.config.compose import Composed, check_override, compose, compose_all, options, parse, register, swept
+from ltx.config.compose import compose, compose_all
+from ltx.config.hydra import check_flags
+from ltx.config.hydra import combinations as product
+from ltx.config.identity import Composed
+from ltx.config.overrides import check_override, parse, swept
+from ltx.config.registry import options, register
 from ltx.data.base import Data
 from ltx.errors import Failed, Interrupted, UserError
-from ltx.experiment.execute import check_flags, extra_dirs, job, split, through_hydra
 from ltx.experiment.status import Job, Sweep
 from ltx.experiment.tracking import check_installed
+from ltx.sweep.launch import extra_dirs, job, split, through_hydra
 from ltx.sweep.watch import say, show, watching
 
 
@@ -112,7 +116,7 @@ def grid(overrides: Sequence[str], extra_dir: str | None) -> list[list[str]]:
         raise UserError(
             f"{endless[0]} is no list of values; only a sweeper that searches takes it: hydra/sweeper="
         )
-    combinations = BasicSweeper.split_arguments(parsed, None)[0]
+    combinations = product(parsed)
     if not combinations:
         raise UserError(f"{' '.join(overrides)} names no combination: a range is empty")
     return combinations
