@@ -180,7 +180,7 @@ def connect(
     from ltx.study.connect import connect
 
     out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device)
-    typer.echo((out / "connect.md").read_text())
+    typer.echo((out / "connect.md").read_text(encoding="utf-8"))
 
 
 def main() -> None:

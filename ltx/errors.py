@@ -17,6 +17,13 @@ class Busy(UserError):
     """Another process holds the run's folder."""
 
 
+class Damaged(UserError):
+    """A file is not what its name promises: cut, edited, of another kind or too large to be believed."""
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(f"{path} is damaged: {why}")
+
+
 class Failed(Exception):
     """Jobs of a sweep failed; the others ran to their end. Exit code 1."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
 
 from ltx import report
 from ltx.errors import UserError, unknown
+from ltx.files import read_json, read_yaml
 from ltx.report.objective import Objective, objective
 from ltx.report.runs import COLUMNS, POOLED, find_runs, mapping, read_table
+from ltx.schema import MANIFEST
 from ltx.study.show import read_manifest
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ class Results:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """A row per run: its name, config, method, the settings in which the runs differ, status and folder."""
-        manifests = [mapping(folder / "manifest.json", json.loads) for folder in self.folders]
-        configs = [mapping(folder / "config.yaml", yaml.safe_load) for folder in self.folders]
+        manifests = [mapping(read_json, folder / "manifest.json", MANIFEST) for folder in self.folders]
+        configs = [mapping(read_yaml, folder / "config.yaml") for folder in self.folders]
         settings = pd.json_normalize(configs)
         settings = settings.map(lambda value: str(value) if isinstance(value, list) else value)
         skipped = {*POOLED, "method.name", "dataset.root", "dataset.workers"}
@@ -144,7 +144,7 @@ class Results:
     @property
     def config(self) -> dict[str, Any]:
         """The run's whole configuration."""
-        return mapping(self.folder / "config.yaml", yaml.safe_load)
+        return read_yaml(self.folder / "config.yaml")
 
     def objective(self, **changes: Any) -> float:
         """The validation measure that the configuration names, as `measure`, `level` and `tolerance` change it.

@@ -132,9 +132,9 @@ def test_a_mask_that_revives_the_pruned(monkeypatch, tmp_path):
 
 
 def test_a_saved_file_whose_pruned_weights_are_not_zero(monkeypatch, tmp_path):
-    flatten = ltx.store.flatten
+    flatten = ltx.experiment.store.flatten
     monkeypatch.setattr(
-        ltx.store,
+        ltx.experiment.store,
         "flatten",
         lambda trained: {k: t + 1 if k == "final/1.weight" else t for k, t in flatten(trained).items()},
     )
@@ -143,7 +143,7 @@ def test_a_saved_file_whose_pruned_weights_are_not_zero(monkeypatch, tmp_path):
 
 
 def test_a_saved_file_that_cannot_be_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(ltx.store, "to_bytes", lambda tree, metadata: b"nonsense")
+    monkeypatch.setattr(ltx.experiment.store, "to_bytes", lambda tree, metadata: b"nonsense")
     with pytest.raises(InvariantError, match="a saved round can be read back"):
         run(tmp_path)
 

@@ -73,13 +73,13 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def rounds(monkeypatch):
     """The rounds that are trained, by name, from now on."""
-    seen, train = [], ltx.loop.train
+    seen, train = [], ltx.experiment.loop.train
 
     def counting(task, round, *rest):
         seen.append(f"{round.level}/{round.name}")
         return train(task, round, *rest)
 
-    monkeypatch.setattr(ltx.loop, "train", counting)
+    monkeypatch.setattr(ltx.experiment.loop, "train", counting)
     return seen
 
 
@@ -127,7 +127,7 @@ def test_kill_9_and_resume_end_in_the_same_bits(
 def test_a_resumed_round_starts_from_its_checkpoint_and_not_from_the_beginning(tmp_path, monkeypatch):
     """Interrupted at step 17 of 30, the rest is 13 steps."""
     interrupt_at(monkeypatch, 17)
-    with pytest.raises(ltx.store.Interrupted):
+    with pytest.raises(ltx.experiment.store.Interrupted):
         go(tmp_path, *STACKED)
     monkeypatch.undo()
     steps = []
@@ -223,7 +223,7 @@ def test_several_damaged_rounds_are_trained_again(finished, tmp_path, rounds, un
 def test_a_damaged_checkpoint_costs_its_round_only(harm, tmp_path, monkeypatch, rounds, undisturbed):
     with monkeypatch.context() as patch:
         interrupt_at(patch, 40)
-        with pytest.raises(ltx.store.Interrupted):
+        with pytest.raises(ltx.experiment.store.Interrupted):
             go(tmp_path, *STACKED)
     harm(next(tmp_path.rglob("progress/*.safetensors")))
     rounds.clear()
@@ -353,11 +353,11 @@ def test_the_manifest_names_every_file_by_its_checksum(undisturbed):
 
 def test_the_manifest_keeps_the_commit_that_trained_beside_the_one_that_published(tmp_path, monkeypatch):
     for commit in ("aaaa", "bbbb", "cccc"):
-        monkeypatch.setattr(ltx.store, "commit", lambda commit=commit: commit)
+        monkeypatch.setattr(ltx.experiment.store, "commit", lambda commit=commit: commit)
         if commit == "aaaa":
             with monkeypatch.context() as patch:
                 interrupt_at(patch, 40)
-                with pytest.raises(ltx.store.Interrupted):
+                with pytest.raises(ltx.experiment.store.Interrupted):
                     go(tmp_path, *STACKED)
             folder = next(tmp_path.rglob("manifest.json")).parent
         else:

@@ -217,7 +217,7 @@ def test_what_a_tracker_failed_to_take_is_offered_again(recorder, tmp_path, monk
 
 
 def test_a_tracker_that_hangs_is_not_waited_for(recorder, untracked, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ltx.tracking, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(ltx.experiment.tracking, "PATIENCE_SECONDS", 0.1)
     hanging = []
     monkeypatch.setattr(recorder, "log", lambda self, values, step: hanging.append(time.sleep(3)))
     folder = go(tmp_path, "wandb")

@@ -21,7 +21,7 @@ from ltx.config.identity import Composed
 from ltx.config.overrides import check_override
 from ltx.config.registry import GROUPS, config_dir, keys, options, register
 from ltx.config.run import Run
-from ltx.config.trust import check_hydra, search
+from ltx.config.trust import LAUNCHER, SETTINGS, check_file, check_hydra, search, shortened
 from ltx.errors import UserError
 
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
@@ -30,6 +30,11 @@ WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, Recursio
 
 def compose(overrides: Sequence[str], extra_dir: str | None = None) -> Composed:
     """Compose and check an experiment without running anything; raises UserError in one line."""
+    for word in overrides:
+        if word.lstrip("+~").startswith(("hydra.", "hydra/")):
+            raise UserError(
+                f"{shortened(word)} is not possible: a run has no settings of Hydra's, a sweep has"
+            )
     return compose_all([overrides], extra_dir)[0]
 
 
@@ -72,12 +77,26 @@ class Composer:
         """What Hydra composes of choices alone, and their names."""
         if (key := tuple(chosen)) not in self.bases:
             whole = hydra_compose("ltx", [*self.search, *chosen], return_hydra_config=True)
-            check_hydra(whole.hydra)
             choices = dict(whole.hydra.runtime.choices)
+            if self.search:
+                self._check_files(whole.hydra, chosen, choices)
+            check_hydra(whole.hydra)
             with flag_override(whole, ["readonly", "struct"], False):
                 del whole["hydra"]
             self.bases[key] = whole, choices
         return self.bases[key]
+
+    def _check_files(self, settings: DictConfig, chosen: Sequence[str], choices: dict[str, str]) -> None:
+        """Refuse what files of the user's own ask of Hydra: all of it differs from what Hydra makes without them."""
+        typed = [word for word in chosen if word.lstrip("+~").startswith("hydra")]
+        launcher = [word for word in chosen if word.startswith("launcher=")]
+        shipped = choices["hydra/launcher"].removeprefix("ltx_")
+        alone, with_launcher = (
+            hydra_compose("ltx", [*self.search, *words, *typed], return_hydra_config=True).hydra
+            for words in ([f"launcher={shipped}"], launcher)
+        )
+        check_file(with_launcher, alone, LAUNCHER, f"launcher/{choices['launcher']}.yaml")
+        check_file(settings, with_launcher, SETTINGS, f"config/{choices['config']}.yaml")
 
 
 def checked(config: DictConfig, choices: dict[str, str]) -> Composed:

@@ -32,16 +32,37 @@ def combinations(parsed: Sequence[Override]) -> list[list[str]]:
     return BasicSweeper.split_arguments(list(parsed), None)[0]
 
 
-def check_flags(flags: Sequence[str]) -> None:
-    """Refuse flags that Hydra does not have; raises UserError."""
+def read_flags(flags: Sequence[str]) -> tuple[str | None, list[str], bool]:
+    """The folder of -cd, the flags with which Hydra only shows something, and whether -m is there.
+
+    Raises UserError for flags that Hydra does not have, and for those that name other files than were checked.
+    """
 
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{message}; `ltx run --hydra-help` lists Hydra's flags")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    if strange := parser.parse_known_args(list(flags))[1]:
+    given, strange = parser.parse_known_args(list(flags))
+    if strange:
         refuse(f"unknown flag {strange[0]}")
+    if sum(flag.startswith(("-cd", "--config-d")) for flag in flags) > 1:
+        refuse("-cd is given twice: an experiment has one folder of files of one's own")
+    for flag in ("config_name", "config_path", "experimental_rerun"):
+        if getattr(given, flag) is not None:
+            refuse(f"--{flag.replace('_', '-')} is not possible: -cd DIR and config=NAME choose what is run")
+    if given.resolve and not (given.cfg or given.help):
+        refuse("--resolve goes with --cfg job")
+    if given.package and not given.cfg:
+        refuse("--package goes with --cfg job")
+    told = {"--cfg": given.cfg, "--package": given.package, "--info": given.info}
+    shows = [f"{flag}={value}" for flag, value in told.items() if value]
+    shows += [f"--{flag.replace('_', '-')}" for flag in SHOWING if getattr(given, flag)]
+    return given.config_dir, shows, given.multirun
+
+
+SHOWING = ("help", "hydra_help", "resolve", "shell_completion")
+"""Flags without a value, with which Hydra shows something."""
 
 
 def complete(line: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from hydra.core.override_parser.types import Override
@@ -12,6 +13,7 @@ from ltx.config import hydra
 from ltx.config.explain import first_line, unknown_key
 from ltx.config.registry import GROUPS, LAUNCHERS, keys, options
 from ltx.config.run import Run
+from ltx.config.trust import check_interpolation, shortened
 from ltx.errors import UserError, unknown
 
 
@@ -39,6 +41,7 @@ def check_override(text: str, extra_dir: str | None = None) -> Override:
 
 def parse(text: str, extra_dir: str | None = None) -> Override:
     """What an override says; raises UserError if Hydra cannot read it."""
+    check_interpolation(text)
     try:
         return hydra.read(text)
     except HydraException as error:
@@ -59,3 +62,22 @@ def swept(text: str) -> bool:
         return parse(text).is_sweep_override()
     except UserError:
         return False
+
+
+def quoted(text: str) -> str:
+    """A text as a value in Hydra's grammar, whatever characters it has."""
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', re.sub(r"(\\+)$", r"\1\1", text))
+    return f'"{escaped}"'
+
+
+SETTINGS = ("hydra.launcher.", "hydra.sweeper.", "hydra.job.env_set.", "hydra/sweeper", "hydra.mode=")
+
+
+def check_settings(words: Sequence[str]) -> None:
+    """Refuse Hydra's settings that a sweep makes no use of; raises UserError."""
+    for word in words:
+        if word.lstrip("+~").startswith("hydra") and not word.lstrip("+~").startswith(SETTINGS):
+            raise UserError(
+                f"{shortened(word)} is not possible: of Hydra's settings a sweep takes hydra.launcher.*, "
+                "hydra.sweeper.*, hydra.job.env_set.* and hydra/sweeper"
+            )

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from ltx.config.run import BASES, Run
+from ltx.config.run import Run
 from ltx.data import DATASETS
 from ltx.data.base import Dataset
 from ltx.methods import METHODS
@@ -25,6 +25,8 @@ GROUPS: dict[str, Mapping[str, type[Model | Dataset | Method]]] = {
     "dataset": DATASETS,
     "method": METHODS,
 }
+BASES: dict[str, type[Model | Dataset | Method]] = {"model": Model, "dataset": Dataset, "method": Method}
+"""What each choice is a kind of."""
 LAUNCHERS = {"slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "hydra_plugins.hydra_ray_launcher"}
 """What launchers need that does not come with ltx: the extras of the same names."""
 
@@ -40,15 +42,26 @@ def register(overrides: Sequence[str] = ()) -> None:
         store.store(name="run", node=schema(Run))
         for group, members in GROUPS.items():
             for name, kind in members.items():
-                node = schema(kind)
-                OmegaConf.set_struct(node, False)  # it takes keys of others, which `fit` drops or refuses
-                store.store(group=group, name=name, node=node)
+                offer(group, name, kind)
     for group, name in (text.split("=", 1) for text in overrides if text.partition("=")[0] in GROUPS):
-        if group == "model" and name.startswith("torchvision:"):
-            arch = name.removeprefix("torchvision:")
-            store.store(group=group, name=name, node=schema(TorchVision(arch=arch)))
-        elif name not in GROUPS[group] and (entry := offered(f"ltx.{group}s").get(name)):
-            store.store(group=group, name=name, node=schema(load_kind(group, entry, BASES[group])))
+        if (kind := found(group, name)) is not None:
+            offer(group, name, kind)
+
+
+def found(group: str, name: str) -> Any:
+    """What a name chooses that is not ltx's own: a network of torchvision's, an installed package's class."""
+    if group == "model" and name.startswith("torchvision:"):
+        return TorchVision(arch=name.removeprefix("torchvision:"))
+    if name not in GROUPS[group] and (entry := offered(f"ltx.{group}s").get(name)):
+        return load_kind(group, entry, BASES[group])
+    return None
+
+
+def offer(group: str, name: str, kind: object) -> None:
+    """Let `group=name` choose a kind, which takes keys of others too: `fit` drops or refuses them."""
+    node = schema(kind)
+    OmegaConf.set_struct(node, False)
+    ConfigStore.instance().store(group=group, name=name, node=node)
 
 
 def schema(kind: object) -> DictConfig:

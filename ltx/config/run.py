@@ -20,9 +20,6 @@ from ltx.pruning.controls import CONTROLS
 from ltx.report.objective import Objective
 from ltx.streams import seeded
 
-BASES: dict[str, type[Knobs]] = {"model": Model, "dataset": Dataset, "method": Method}
-"""What is chosen by name, and what each choice is a kind of."""
-
 
 @dataclass(frozen=True)
 class Run(Knobs):
@@ -61,10 +58,9 @@ class Run(Knobs):
     )
 
     def __post_init__(self) -> None:
-        for key, kind in BASES.items():
-            demand(
-                isinstance(getattr(self, key), kind), key, getattr(self, key), "choose one with `ltx list`"
-            )
+        for key, kind in (("model", Model), ("dataset", Dataset), ("method", Method)):
+            chosen = getattr(self, key)
+            demand(isinstance(chosen, kind), key, chosen, "choose one with `ltx list`")
         super().__post_init__()
         for control in self.controls:
             demand(

@@ -27,7 +27,7 @@ from ltx.experiment.progress import Progress, Several
 from ltx.experiment.status import LOG, Heartbeat
 from ltx.experiment.store import Store, machine, now
 from ltx.experiment.tracking import check_installed, mirroring
-from ltx.files import write
+from ltx.files import open_to_append, write
 
 
 def execute(composed: Composed, show: Progress | None = None, *, logged: bool = False) -> Path:
@@ -102,7 +102,11 @@ def logging_to(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     streams = (sys.stdout, sys.stderr)
     saved = [os.dup(number) for number in (1, 2)]
-    with path.open("ab") as file:
+    try:
+        file = open_to_append(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    with file:
         for stream, number in zip(streams, (1, 2), strict=True):
             stream.flush()
             os.dup2(file.fileno(), number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import socket
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock
 
-from ltx.errors import Busy, Died, Interrupted, UserError
-from ltx.files import read_json, write
+from ltx.errors import Busy, Damaged, Died, Interrupted, UserError
+from ltx.files import read_csv, read_json, write
+from ltx.schema import MANIFEST, STATUS, SWEEP
 
 if TYPE_CHECKING:
     from ltx.core.task import Task
@@ -95,7 +95,7 @@ class Heartbeat:
 
 def note_failure(folder: Path, error: BaseException, log: str | None = None) -> None:
     """Leave in a run's folder why it failed, unless another process has it or it has said so itself."""
-    before = read_json(folder / FILE)
+    before = last_words(folder)
     if isinstance(error, Busy) or before.get("state") == "failed":
         return
     reason = next(iter(str(error).strip().splitlines()), "")
@@ -110,11 +110,19 @@ def note_failure(folder: Path, error: BaseException, log: str | None = None) -> 
         UNWRITTEN[folder] = said
 
 
+def last_words(folder: Path) -> dict[str, Any]:
+    """What status.json says; nothing if it is damaged: it is only written again."""
+    try:
+        return read_json(folder / FILE, STATUS)
+    except Damaged:
+        return {}
+
+
 @dataclass(frozen=True)
 class State:
     """What a run's folder says about it."""
 
-    name: str  # queued | running | silent | interrupted | failed | complete
+    name: str  # queued | running | silent | interrupted | failed | damaged | complete
     level: int | None = None
     role: str = ""
     density: float | None = None
@@ -122,22 +130,27 @@ class State:
     steps: int | None = None
     accuracy: float | None = None  # the last validation accuracy while training, a fraction
     seconds: float | None = None  # of all its training, once it has ended; else since its last sign of life
-    reason: str = ""  # why it failed
+    reason: str = ""  # why it failed, or what is damaged
     log: str = ""
 
     @property
     def over(self) -> bool:
-        return self.name in ("interrupted", "failed", "complete")
+        return self.name in ("interrupted", "failed", "damaged", "complete")
 
 
 def state(folder: Path) -> State:
     """The state of the run in `folder`, which need not exist yet."""
-    said, manifest = UNWRITTEN.get(folder) or read_json(folder / FILE), read_json(folder / "manifest.json")
+    try:
+        said = UNWRITTEN.get(folder) or read_json(folder / FILE, STATUS)
+        manifest = read_json(folder / "manifest.json", MANIFEST)
+        last = last_ticket(folder)
+    except Damaged as error:
+        return State("damaged", reason=str(error))
     if not said:
         if manifest.get("status") == "complete":
-            return State("complete", *last_ticket(folder), seconds=manifest.get("seconds"))
+            return State("complete", *last, seconds=manifest.get("seconds"))
         name = "interrupted" if manifest else "queued"
-        return State(name, *last_ticket(folder), seconds=manifest.get("seconds"))
+        return State(name, *last, seconds=manifest.get("seconds"))
     silence = time.time() - said.get("updated", 0.0)
     name = said.get("state", "running")
     return State(
@@ -155,12 +168,12 @@ def state(folder: Path) -> State:
 
 
 def last_ticket(folder: Path) -> tuple[int | None, str, float | None]:
-    """Level, role and density of the sparsest ticket in a run's table."""
+    """Level, role and density of the sparsest ticket in a run's table; raises Damaged."""
+    table = folder / "levels.csv"
     try:
-        with (folder / "levels.csv").open(newline="") as file:
-            rows = [(int(row["level"]), float(row["density"])) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None, "", None
+        rows = [(int(row["level"]), float(row["density"])) for row in read_csv(table)]
+    except (ValueError, KeyError) as error:
+        raise Damaged(table, f"no level or density: {error}") from error
     level, density = max(rows, default=(None, None))
     return level, "ticket" if rows else "", density
 
@@ -186,16 +199,19 @@ class Sweep:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """The plan in a sweep.json; raises UserError if it is not one."""
-        said = read_json(file)
+        """The plan in a sweep.json; raises Damaged if it is not one."""
+        said = read_json(file, SWEEP)
         try:
             jobs = [
                 Job(job["overrides"], Path(os.path.normpath(file.parent / job["folder"])))
                 for job in said["jobs"]
             ]
-            return cls(file.parent, said["launcher"], jobs)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{file} is not the plan of a sweep") from error
+            launcher = said["launcher"]
+        except KeyError as error:
+            raise Damaged(file, f"it has no {error.args[0]}") from error
+        if not jobs:
+            raise Damaged(file, "it plans no job")
+        return cls(file.parent, launcher, jobs)
 
     def write(self) -> Path:
         """Write the plan, with folders relative to its own so that the tree may move; returns the file."""

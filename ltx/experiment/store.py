@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -17,20 +18,25 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 
 from ltx import __version__
 from ltx.core.task import Task
 from ltx.core.ticket import Curve, Round, Ticket, Trained, Tree, digest, unmeasured
 from ltx.engine.train import below
-from ltx.errors import Busy, Interrupted, UserError
+from ltx.errors import Busy, Damaged, Interrupted, UserError
 from ltx.experiment import cost, overlap
-from ltx.files import read_json, write
+from ltx.files import fit, read_bytes, read_json, write
+from ltx.schema import MANIFEST
 
 CHECKPOINT_SECONDS = 60.0
 """A kill costs at most this much training, unless a run says otherwise."""
 REFRESH_SECONDS = 5.0
 """How far the tables of a running run may lag behind its finished rounds."""
+
+LARGEST_TREE = 64 << 30
+"""Bytes of a file of tensors: more is not read."""
 
 LEVELS = (
     "config method role draw level seed density weights_remaining early_stop_step early_stop_val_loss "
@@ -45,24 +51,29 @@ CHANNELS = "role draw level seed group channels kept".split()
 
 def read(path: Path, device: torch.device | str = "cpu") -> tuple[Tree, dict[str, str]] | None:
     """Tensors and header of a file that `save` wrote; None if it is missing, cut short or altered."""
-    if not path.exists():
-        return None
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            header = file.metadata() or {}
-            tree = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError):
+        content = read_bytes(path, LARGEST_TREE)
+        tree, header = from_bytes(content), metadata(content)
+    except (FileNotFoundError, Damaged, SafetensorError, ValueError):
         return None
     if header.get("sha256") != digest(tree):
         return None
     return {key: tensor.to(device) for key, tensor in tree.items()}, header
 
 
+def metadata(content: bytes) -> dict[str, str]:
+    """The header of a safetensors file: its length in eight bytes, then JSON. Raises ValueError."""
+    length = int.from_bytes(content[:8], "little")
+    about = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    fit(about, {str: str})
+    return about
+
+
 def save(path: Path, tree: Tree, **header: object) -> None:
     """Write tensors with a header that says what they are and carries their checksum."""
     tree = {key: tensor.detach().cpu().contiguous() for key, tensor in tree.items()}
-    metadata = {"ltx": __version__, **{key: str(value) for key, value in header.items()}}
-    write(path, to_bytes(tree, metadata | {"sha256": digest(tree)}))
+    about = {"ltx": __version__, **{key: str(value) for key, value in header.items()}}
+    write(path, to_bytes(tree, about | {"sha256": digest(tree)}))
 
 
 class Store:
@@ -106,9 +117,8 @@ class Store:
             raise UserError(
                 f"cannot write to {self.folder}: {error.strerror}; choose another out=DIR"
             ) from error
-        self.manifest = read_json(
-            self.folder / "manifest.json"
-        )  # none yet, or damaged: it is only written again
+        with suppress(Damaged):  # it is only written again
+            self.manifest = read_json(self.folder / "manifest.json", MANIFEST)
         return self
 
     def __exit__(self, *_: object) -> None:

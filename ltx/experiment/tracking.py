@@ -22,8 +22,8 @@ from ltx.config.trackers import TRACKERS
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Trained, Tree
 from ltx.engine.train import MEASURES
-from ltx.errors import UserError
-from ltx.files import write
+from ltx.errors import Damaged, UserError
+from ltx.files import read_json, write
 from ltx.plugins import told
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ class Sender:
         self.run, self.folder = folder.name, folder / "tracking"
         self.note = self.folder / f"{self.name}.json"
         self.state: dict[str, Any] = {"id": secrets.token_hex(4), "step": -1}
-        with suppress(OSError, json.JSONDecodeError):  # none yet
-            self.state |= json.loads(self.note.read_text())
+        with suppress(Damaged):  # it is sent from the beginning then
+            self.state |= read_json(self.note, {"id": str, "step": int})
         self.sent = self.state["step"]
         self.rows: SimpleQueue[tuple[int, dict[str, float]] | None] = SimpleQueue()
         self.thread = Thread(target=self._work, daemon=True, name=f"tracker={self.name}")

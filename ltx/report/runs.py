@@ -3,15 +3,16 @@
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from ltx.errors import UserError
+from ltx.errors import Damaged, UserError
+from ltx.files import read_bytes, read_json, read_yaml
+from ltx.schema import MANIFEST
 
 NETWORK = ["role", "draw", "level", "seed"]  # what names one trained network within a run
 
@@ -50,8 +51,6 @@ POOLED = {
     *("seed", "seeds", "replicates", "controls", "control_draws", "out", "device"),
     *("dataset.root", "dataset.workers", "checkpoint_seconds", "objective", "tracker"),
 }
-
-YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, ten times faster where libyaml is there
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +135,8 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
 
 def read_run(path: Path) -> Run:
     """The run in folder `path`, whatever of it is written so far; a UserError if its levels.csv is damaged."""
-    manifest = mapping(path / "manifest.json", json.loads)
-    config = mapping(path / "config.yaml", lambda text: yaml.load(text, YAML))
+    manifest = mapping(read_json, path / "manifest.json", MANIFEST)
+    config = mapping(read_yaml, path / "config.yaml")
     levels = read_table(path / "levels.csv")
     names = {key: str(levels[key].iloc[0]) for key in ("config", "method")} if len(levels) else {}
     rest = flat(config or {name: manifest.get(name) for name in ("model", "dataset")})
@@ -161,14 +160,16 @@ def read_table(path: Path, *, every: bool = False) -> pd.DataFrame:
     """
     columns = COLUMNS[path.name]
     try:
-        content = path.read_bytes() if path.exists() else b""
+        content = read_bytes(path)
         whole = content[: content.rfind(b"\n") + 1]
         if not whole:
             return empty(path.stem)
         used = {*columns, *WHERE_MEASURED}
         frame = pd.read_csv(io.BytesIO(whole), dtype=WORDS, usecols=lambda name: every or name in used)
+    except FileNotFoundError:
+        return empty(path.stem)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {str(error).strip().splitlines()[0]}") from None
+        raise Damaged(path, str(error).strip().splitlines()[0]) from None
     if missing := [column for column in columns if column not in frame]:
         raise UserError(f"{path} lacks the column {', '.join(missing)}")
     for column in columns if len(frame) else ():
@@ -179,13 +180,12 @@ def read_table(path: Path, *, every: bool = False) -> pd.DataFrame:
     return frame
 
 
-def mapping(path: Path, parse: Any) -> dict[str, Any]:
-    """The mapping written in the file `path`; empty if the file is missing or half written."""
+def mapping(read: Callable[..., dict[str, Any]], path: Path, *form: object) -> dict[str, Any]:
+    """The mapping that `read` finds in a file; empty if the file is missing or damaged."""
     try:
-        value = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return read(path, *form)
+    except Damaged:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def flat(tree: Any, name: str = "") -> dict[str, str]:

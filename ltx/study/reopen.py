@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,6 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
-from yaml import YAMLError
 
 from ltx.config.explain import first_line
 from ltx.config.registry import GROUPS, schema
@@ -24,6 +22,7 @@ from ltx.engine.feed import Normalise
 from ltx.engine.train import below
 from ltx.errors import UserError, demand, unknown
 from ltx.experiment.store import read
+from ltx.files import read_csv, read_yaml
 from ltx.streams import seeded
 
 
@@ -31,14 +30,14 @@ def reopen(folder: Path, device: str | None = None) -> Run:
     """The experiment that a run's folder was made from; raises UserError."""
     path = folder / "config.yaml"
     try:
-        tree: Any = OmegaConf.load(path)
+        tree: Any = OmegaConf.create(read_yaml(path))
         for group, members in GROUPS.items():
             name = tree[group].pop("name").partition(":")[0]  # torchvision:resnet18
             tree[group] = OmegaConf.merge(schema(members[name]), tree[group])
         run: Any = OmegaConf.to_object(
             OmegaConf.merge(schema(Run), tree, {"device": device} if device else {})
         )
-    except (OSError, YAMLError, OmegaConfBaseException, KeyError, AttributeError) as error:
+    except (OmegaConfBaseException, KeyError, AttributeError) as error:
         raise UserError(f"{path} does not describe a run of this ltx: {first_line(error)}") from error
     return run
 
@@ -133,11 +132,10 @@ def examples(run: Run, manifest: dict[str, Any], split: str) -> tuple[Tensor, Te
 
 def diverged(folder: Path, level: int, seeds: tuple[int, ...]) -> Tensor:
     """Whose mask at `level` follows from a diverged training, [R] bool."""
-    path, lost = folder / "levels.csv", set()
-    if path.exists():
-        with path.open(newline="") as file:
-            before = [
-                row for row in csv.DictReader(file) if row["role"] == "ticket" and int(row["level"]) < level
-            ]
-        lost = {int(row["seed"]) for row in before if row["diverged"] == "1"}
+    before = [
+        row
+        for row in read_csv(folder / "levels.csv")
+        if row["role"] == "ticket" and int(row["level"]) < level and row["diverged"] == "1"
+    ]
+    lost = {int(row["seed"]) for row in before}
     return torch.tensor([seed in lost for seed in seeds])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from rich.console import Console
 
 from ltx.errors import UserError
 from ltx.experiment.status import FILE, state
+from ltx.files import read_json, read_text
+from ltx.schema import MANIFEST
 from ltx.sweep.watch import detail
 
 
@@ -44,7 +45,7 @@ def catalogue() -> None:
 
 def claim(path: Path) -> str:
     """The comment that opens an experiment's file: which figure or table it makes."""
-    comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+    comments = [line[2:] for line in read_text(path).splitlines() if line.startswith("# ")]
     return next((line for line in comments if not line.startswith("@package")), "")
 
 
@@ -77,12 +78,9 @@ def summary(folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """A run's manifest; raises UserError if the folder is not a run."""
-    try:
-        return json.loads((folder / "manifest.json").read_text())
-    except FileNotFoundError:
-        if (folder / FILE).exists():
-            raise UserError(f"{folder} has trained no ticket to its end; `ltx status` tells more") from None
-        raise UserError(f"{folder} is not a run: it has no manifest.json") from None
-    except (json.JSONDecodeError, OSError) as error:
-        raise UserError(f"{folder / 'manifest.json'} cannot be read: {error}") from error
+    """A run's manifest; raises UserError if the folder is not a run, Damaged if it is not readable."""
+    if manifest := read_json(folder / "manifest.json", MANIFEST):
+        return manifest
+    if (folder / FILE).exists():
+        raise UserError(f"{folder} has trained no ticket to its end; `ltx status` tells more")
+    raise UserError(f"{folder} is not a run: it has no manifest.json")

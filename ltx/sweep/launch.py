@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +16,61 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from ltx.config.compose import checked, compose
-from ltx.config.hydra import check_flags, complete
+from ltx.config.hydra import complete, read_flags
 from ltx.config.registry import config_dir, register
+from ltx.config.trust import search
 from ltx.errors import UserError
 from ltx.experiment.execute import execute
 from ltx.report.objective import objective
 
-WITH_VALUE = {"-cd", "--config-dir", "-cn", "--config-name", "-cp", "--config-path", "-c", "--cfg"}
-WITH_VALUE |= {"-p", "--package"}
+WITH_VALUE = (
+    "-cd",
+    "--config-dir",
+    "-cn",
+    "--config-name",
+    "-cp",
+    "--config-path",
+    "-c",
+    "--cfg",
+    "-p",
+    "--package",
+)
 """Hydra's flags that are followed by a value."""
-SHOWING = ("--cfg", "-c", "--info", "-i", "--resolve", "--package", "-p", "--help", "-h", "--hydra-help")
-SHOWING += ("--version", "--shell-completion", "-sc")
-"""Those with which Hydra shows something and runs nothing."""
 
 
 def launch(args: list[str]) -> None:
     """Run one experiment, or let Hydra show what it would be; raises UserError."""
-    overrides, flags = split(args)
-    check_flags(flags)
-    if {"-m", "--multirun"} & set(flags) or any(
-        o.startswith(("launcher=", "hydra.mode=")) for o in overrides
-    ):
+    words = Words.of(args)
+    if words.several or any(o.lstrip("+").startswith(("launcher=", "hydra.mode=")) for o in words.overrides):
         raise UserError(
             "`ltx run` trains one experiment here; `ltx sweep` launches several, here or elsewhere"
         )
-    composed = compose(overrides, *extra_dirs(flags)[:1])
-    if any(flag.partition("=")[0] in SHOWING for flag in flags):
-        return through_hydra(lambda config: None, overrides, flags)
-    finish(execute(composed))
+    composed = compose(words.overrides, words.extra_dir)
+    if words.shows:
+        through_hydra(lambda config: None, [*search(words.extra_dir), *words.overrides], words.shows)
+    else:
+        finish(execute(composed))
+
+
+@dataclass(frozen=True)
+class Words:
+    """A command line taken apart."""
+
+    overrides: list[str]
+    extra_dir: str | None  # the folder of the user's own experiments, -cd
+    shows: list[str]  # flags with which Hydra shows something and runs nothing
+    several: bool  # -m
+
+    @classmethod
+    def of(cls, args: list[str]) -> Words:
+        """Raises UserError for a flag that Hydra has not, or that says what ltx alone says."""
+        overrides: list[str] = []
+        flags: list[str] = []
+        for before, word in zip(["", *args], args, strict=False):  # argparse takes what stands in one stretch
+            value = before in WITH_VALUE or (before == "--info" and "=" not in word)
+            (flags if word.startswith("-") or value else overrides).append(word)
+        extra_dir, shows, several = read_flags(flags)
+        return cls(overrides, extra_dir, shows, several)
 
 
 def job(config: DictConfig) -> float:
@@ -72,22 +99,6 @@ def finish(folder: Path) -> None:
     report.write(found)
     report.print_tables(found, Console(), ["means"])
     print(f"figures and tables: {folder}")
-
-
-def split(args: list[str]) -> tuple[list[str], list[str]]:
-    """Overrides and Hydra's flags apart: argparse takes positional arguments in one stretch only."""
-    overrides: list[str] = []
-    flags: list[str] = []
-    for before, word in zip(["", *args], args, strict=False):
-        value = before in WITH_VALUE or (before == "--info" and "=" not in word)
-        (flags if word.startswith("-") or value else overrides).append(word)
-    return overrides, flags
-
-
-def extra_dirs(flags: list[str]) -> list[str]:
-    """The folder that -cd or --config-dir names, if any."""
-    named = [b for a, b in pairwise(flags) if a in ("-cd", "--config-dir")]
-    return named + [f.partition("=")[2] for f in flags if f.startswith("--config-dir=")]
 
 
 def completions(words: list[str], incomplete: str) -> list[str]:

@@ -21,9 +21,16 @@ from ltx.experiment.status import FILE, PLAN, State, Sweep, state
 LOOK_SECONDS = 1.0
 REMIND_SECONDS = 60.0
 """How often a sweep without a terminal says at which level its running jobs are."""
-ORDER = ("running", "silent", "failed", "interrupted", "queued", "complete")
+ORDER = ("running", "silent", "failed", "damaged", "interrupted", "queued", "complete")
 """What is shown first where not everything fits."""
-STYLES = {"running": "bold", "failed": "red", "silent": "yellow", "interrupted": "yellow", "queued": "dim"}
+STYLES = {
+    "running": "bold",
+    "failed": "red",
+    "damaged": "red",
+    "silent": "yellow",
+    "interrupted": "yellow",
+    "queued": "dim",
+}
 
 
 def place(state: State) -> str:
@@ -38,6 +45,8 @@ def detail(state: State) -> str:
     """What else is to be known of a run in its state."""
     if state.name == "failed":
         return state.reason + (f"; log: {state.log}" if state.log else "")
+    if state.name == "damaged":
+        return f"{state.reason}; the same command mends it"
     if state.name == "running" and state.steps:
         accuracy = f", val {100 * state.accuracy:.1f} %" if state.accuracy is not None else ""
         return f"step {state.step:,} of {state.steps:,}{accuracy}"
