@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import compose_task
+from helpers import Never
 from typer.testing import CliRunner
 
 from ltx.cli import app
@@ -24,16 +25,6 @@ from ltx.study.connect import beginnings, connect
 from ltx.study.line import POINTS, barrier, between, doubled, halves, twins
 
 SMALL = ["model.hidden=[20]", "recipe.steps=60", "recipe.eval_every=30", "replicates=2", "method.levels=2"]
-
-
-class Never:
-    """A checkpoint that is never due."""
-
-    def load(self):
-        return None
-
-    def due(self):
-        return False
 
 
 def trained(task, plan, ticket, **round):
@@ -92,8 +83,8 @@ def test_the_ends_of_the_line_are_the_copies(lenet):
     outcome = copies_of(task, plan, dense, twins(task))
     line = between(task, plan, *halves(outcome.final))
     first, second = slice(0, 2), slice(2, 4)
-    torch.testing.assert_close(line.train_error[:, -1], 1 - outcome.train_accuracy[first])
-    torch.testing.assert_close(line.train_error[:, 0], 1 - outcome.train_accuracy[second])
+    torch.testing.assert_close(line.train_error[:, -1], 1 - outcome.train_measure[first])
+    torch.testing.assert_close(line.train_error[:, 0], 1 - outcome.train_measure[second])
     torch.testing.assert_close(line.test_error[:, -1], 1 - outcome.curve.test_accuracy[first, -1])
     torch.testing.assert_close(line.test_error[:, 0], 1 - outcome.curve.test_accuracy[second, -1])
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TINY, spawn
-from test_store import assert_same, interrupt_at, rounds  # noqa: F401 (a fixture)
+from helpers import assert_same, interrupt_at
 
 import ltx.experiment.tracking
 from ltx.config.compose import compose
@@ -20,6 +20,7 @@ from ltx.experiment.tracking import TRACKERS
 accelerate = pytest.importorskip("accelerate", reason="the extra ltx[track] is not installed")
 SMALL = (*TINY, "method.levels=1")
 MEASURES = ["train_loss", "val_loss", "val_accuracy", "test_accuracy"]
+MEASURES += ["val_balanced_accuracy", "test_balanced_accuracy"]
 
 
 def go(out, tracker, *overrides):
@@ -158,7 +159,7 @@ def test_a_continued_run_mirrors_what_is_new_and_nothing_twice(step, recorder, t
     close(evaluations(recorder.rows), means(folder))
 
 
-def test_a_finished_run_is_mirrored_when_it_is_asked_for_later(recorder, untracked, tmp_path, rounds):  # noqa: F811
+def test_a_finished_run_is_mirrored_when_it_is_asked_for_later(recorder, untracked, tmp_path, rounds):
     out = untracked.parent.parent
     assert go(out, "wandb") == untracked
     assert rounds == []
