@@ -19,7 +19,7 @@ from ltx.methods.base import Search
 from ltx.pruning.controls import CONTROLS, LAYERWISE
 
 if TYPE_CHECKING:
-    from ltx.config.compose import Run
+    from ltx.config.run import Run
 
 
 class Show(Protocol):
