@@ -27,7 +27,9 @@ class Training:
         self.plan, self.where = round.plan, f"level {round.level}, {round.name}"
         self.executor = choose(task, round)(task, round)
         self.session.checks.starts_from(self.executor.weights(), round.ticket, self.where)
-        self.optimizer = Optimizer(self.plan, self.executor.leaves, self.executor.gradients)
+        self.optimizer = Optimizer(
+            self.plan, self.executor.leaves, self.executor.gradients, self.executor.blocks()
+        )
         self.mask = round.ticket.mask
         self._remember({key: self._masked(key, value) for key, value in round.warm.items()})
         self.feed = Feed(task, self.plan)

@@ -66,7 +66,7 @@ class Layer:
 
 def at(memory: Memory, r: int) -> Memory:
     """One replicate's part."""
-    return Memory(*[None if t is None else t[0] if len(t) == 1 else t[r] for t in memory])
+    return Memory._make(None if t is None else t[0 if len(t) == 1 else r] for t in memory)
 
 
 class One(ABC):

@@ -14,7 +14,7 @@ from ltx.core.ticket import Round, Tree
 from ltx.engine.executors.assembly import Assembly, Parts, assemblable
 from ltx.engine.executors.base import Executor
 from ltx.engine.executors.graph import Node, read
-from ltx.engine.kernels.lanes import BLOCK, load, store
+from ltx.engine.kernels.lanes import BLOCK, Port
 from ltx.engine.kernels.library import best
 from ltx.models.base import tensors
 
@@ -53,8 +53,12 @@ class Sparse(Executor):
             name: [one.flatten().nonzero().flatten() for one in alive] for name, alive in self.mask.items()
         }
         trained = {name: self.stack[name] for name, t in tensors(network).items() if t.requires_grad}
-        self.leaves = {name: leaf.contiguous() for name, leaf in self.part(trained).items()}
-        self.gradients = {name: torch.zeros_like(leaf) for name, leaf in self.leaves.items()}
+        self.block, self.leaves = in_one_block(self.part(trained))
+        self.d_block = torch.zeros_like(self.block)
+        self.gradients = {
+            name: self.d_block.as_strided(leaf.shape, leaf.stride(), leaf.storage_offset())
+            for name, leaf in self.leaves.items()
+        }
         self.library = best()
         stacked = not any(isinstance(node.module, nn.Conv2d) for node in nodes)
         layers = [f"{node.name}.weight" for node in nodes if node.kind == "product"]
@@ -73,17 +77,20 @@ class Sparse(Executor):
             slots=len(self.running) if stacked else 1,
         )
         self.assembly = Assembly(parts, task.data.shape, self.batch)
-        # Small networks are computed together, call by call; large ones one after the other, in the same memory.
-        self.turns = [(0, len(self.running))] if stacked else [(r, 1) for r in range(len(self.running))]
-
-    @property
-    def build(self) -> str:
-        """What computes it, as far as the last bits depend on it."""
         used = sorted({way for ways in self.ways.values() for way in ways} - {"dense"})
-        return ", ".join(
+        self.build = ", ".join(
             f"kernel {self.library.name} {self.library.digest}" if way == "kernel" and self.library else way
             for way in used
         )
+        inputs, outputs = self.assembly.inputs, self.assembly.outputs
+        self.images = Port(inputs.lanes, inputs.y, self.library)
+        self.results = Port(outputs.lanes, outputs.y, self.library)
+        self.slopes = Port(outputs.lanes, outputs.d, self.library)
+        # Small networks are computed together, call by call; large ones one after the other, in the same memory.
+        self.turns = [(0, len(self.running))] if stacked else [(r, 1) for r in range(len(self.running))]
+
+    def blocks(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return dict.fromkeys(self.leaves, (self.block, self.d_block))
 
     @torch.no_grad()
     def backward(self, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
@@ -93,11 +100,10 @@ class Sparse(Executor):
             if not any(self.running[now]):
                 losses.append(inputs.new_zeros(count))
                 continue
-            self._load(inputs[now])
+            self.images.load(inputs[now])
             self.assembly.forward(r, count, True)
-            loss, gradient = self.goal.backward(self._read(count, inputs.shape[1]), targets[now])
-            outputs = self.assembly.outputs
-            load(outputs.lanes, gradient, outputs.d, self.library)
+            loss, gradient = self.goal.backward(self.results.store(inputs.shape[1]), targets[now])
+            self.slopes.load(gradient)
             self.assembly.backward(r, count)
             losses.append(loss)
         return torch.cat(losses)
@@ -109,18 +115,10 @@ class Sparse(Executor):
     def _outputs(self, r: int, count: int, inputs: Tensor) -> Tensor:
         found = []
         for some in inputs.split(self.batch):
-            self._load(some.expand(count, *some.shape))
+            self.images.load(some.expand(count, *some.shape))
             self.assembly.forward(r, count, False)
-            found.append(self._read(count, len(some)))
+            found.append(self.results.store(len(some)))
         return torch.cat(found, 1)
-
-    def _load(self, examples: Tensor) -> None:
-        inputs = self.assembly.inputs
-        load(inputs.lanes, examples.to(inputs.y.dtype), inputs.y, self.library)
-
-    def _read(self, count: int, examples: int) -> Tensor:
-        outputs = self.assembly.outputs
-        return store(outputs.lanes, outputs.y[:count], examples, self.library)
 
     def weights(self) -> Tree:
         return self.stack | self.whole(self.leaves)
@@ -155,6 +153,19 @@ class Sparse(Executor):
         for row, value, where in zip(found, whole.flatten(1), self.where[name], strict=True):
             row[: len(where)] = value[where]
         return found
+
+
+def in_one_block(leaves: Tree) -> tuple[Tensor, Tree]:
+    """A stack [R, P] that holds every leaf [R, ...], each at a whole block of numbers; and the leaves in it."""
+    rows = {name: leaf.flatten(1) for name, leaf in leaves.items()}
+    lengths = [-(-row.shape[1] // BLOCK) * BLOCK for row in rows.values()]
+    first = next(iter(rows.values()))
+    block = first.new_zeros(len(first), sum(lengths))
+    views = {}
+    for (name, row), part in zip(rows.items(), block.split(lengths, 1), strict=True):
+        part[:, : row.shape[1]] = row
+        views[name] = part[:, : row.shape[1]].unflatten(1, leaves[name].shape[1:])
+    return block, views
 
 
 def graph(network: nn.Module) -> list[Node] | None:
