@@ -28,10 +28,11 @@ from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
 from ltx.engine import cpu
+from ltx.engine.evaluate import evaluate
 from ltx.engine.feed import Feed
 from ltx.engine.forward import Separate, Stacked, choose, layout
 from ltx.engine.optimizer import fused
-from ltx.engine.train import Training, evaluate
+from ltx.engine.train import Training
 from ltx.experiment.store import cpu_name
 from ltx.pruning import masks
 from ltx.pruning.scores import magnitude
@@ -211,7 +212,7 @@ def lenet() -> None:
         for replicates in (1, 5):
             seeds = task.seeds[:replicates]
             weights = {n: t[:replicates].clone() for n, t in ticket_of(task, 1.0).weights.items()}
-            way = kind(task.network(), weights, plan, seeds)
+            way = kind(task.network(), weights, plan, seeds, task.goal)
             part = images[:replicates], labels[:replicates], 0
             ways[f"{kind.name} R = {replicates}"] = lambda way=way, part=part: way.backward(*part)
     took = measured(**ways)
@@ -231,7 +232,9 @@ def lenet() -> None:
     training = Training(task, Round(0, task.dense(), plan), Checks(), lambda step, accuracy: None)
     took = measured(
         step=training._advance,
-        evaluation=lambda: [evaluate(training.network, training.feed, s) for s in (data.val, data.test)],
+        evaluation=lambda: [
+            evaluate(task.goal, training.network, training.feed, s) for s in (data.val, data.test)
+        ],
     )
     times = len(plan.evaluations(0))
     share = ratio([times * e for e in took["evaluation"]], [plan.steps * s for s in took["step"]])

@@ -92,8 +92,8 @@ def test_the_ends_of_the_line_are_the_copies(lenet):
     outcome = copies_of(task, plan, dense, twins(task))
     line = between(task, plan, *halves(outcome.final))
     first, second = slice(0, 2), slice(2, 4)
-    torch.testing.assert_close(line.train_error[:, -1], 1 - outcome.train_accuracy[first])
-    torch.testing.assert_close(line.train_error[:, 0], 1 - outcome.train_accuracy[second])
+    torch.testing.assert_close(line.train_error[:, -1], 1 - outcome.train_measure[first])
+    torch.testing.assert_close(line.train_error[:, 0], 1 - outcome.train_measure[second])
     torch.testing.assert_close(line.test_error[:, -1], 1 - outcome.curve.test_accuracy[first, -1])
     torch.testing.assert_close(line.test_error[:, 0], 1 - outcome.curve.test_accuracy[second, -1])
 

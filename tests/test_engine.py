@@ -127,8 +127,8 @@ class TestReplicates:
         """The same bits, whoever trains beside it."""
         one, other = (self.outcome(model, seeds=seeds) for seeds in ((3, 4, 5), (3, 8, 9)))
         assert all(torch.equal(one.final[name][0], other.final[name][0]) for name in one.final)
-        for key, values in vars(one.curve).items():
-            torch.testing.assert_close(values[0], vars(other.curve)[key][0], rtol=0, atol=0, equal_nan=True)
+        for key, values in one.curve.tree().items():
+            torch.testing.assert_close(values[0], other.curve.tree()[key][0], rtol=0, atol=0, equal_nan=True)
         assert any(not torch.equal(one.final[name][1], other.final[name][1]) for name in one.final)
 
     @pytest.mark.parametrize("optimizer", ["recipe.optimizer=adam", "recipe.optimizer=sgd"])
@@ -138,7 +138,7 @@ class TestReplicates:
         for r, seed in enumerate((3, 4, 5)):
             alone = self.outcome(model, optimizer, "recipe.lr=0.01", seeds=(seed,))
             assert all(torch.equal(batch.final[name][r], alone.final[name][0]) for name in alone.final)
-            for key in ("train_loss", "val_loss", "val_accuracy", "test_accuracy"):
+            for key in ("train_loss", "val_loss", "val_measure", "test_measure"):
                 beside, single = getattr(batch.curve, key)[r], getattr(alone.curve, key)[0]
                 torch.testing.assert_close(beside, single, rtol=0, atol=0, equal_nan=True)
 
@@ -247,9 +247,9 @@ def test_the_curve_says_what_a_plain_evaluation_says(model):
                 loss = F.cross_entropy(logits, split.labels)
                 torch.testing.assert_close(outcome.curve.val_loss[r, -1], loss, rtol=1e-4, atol=1e-5)
             ours = (
-                outcome.train_accuracy[r]
+                outcome.train_measure[r]
                 if name == "train"
-                else vars(outcome.curve)[f"{name}_accuracy"][r, -1]
+                else getattr(outcome.curve, f"{name}_measure")[r, -1]
             )
             assert float(ours) == pytest.approx(accuracy, abs=1.1 / len(split))
 
@@ -282,19 +282,21 @@ def test_stacked_gradients_are_autograd_s(hidden):
     dense = task.dense()
     images = torch.randn(3, 5, *task.data.train.images.shape[1:])
     labels = torch.randint(0, 10, (3, 5))
-    stacked, separate = (way(task.network(), dense.start(), plan, task.seeds) for way in (Stacked, Separate))
+    stacked, separate = (
+        way(task.network(), dense.start(), plan, task.seeds, task.goal) for way in (Stacked, Separate)
+    )
     losses = [way.backward(images, labels, 0) for way in (stacked, separate)]
     torch.testing.assert_close(*losses)
     for name in separate.gradients:
         torch.testing.assert_close(stacked.gradients[name], separate.gradients[name], rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(*(way.logits(images[0]) for way in (stacked, separate)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*(way.outputs(images[0]) for way in (stacked, separate)), rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_trains_to_about_the_same():
     task, plan = compose_task(*LENET, "recipe.steps=60", "recipe.precision=bfloat16")
     rough, exact = (trained(task, p, task.dense()) for p in (plan, replace(plan, precision="float32")))
     assert rough.final["1.weight"].dtype == torch.float32
-    assert float((rough.curve.test_accuracy[0, -1] - exact.curve.test_accuracy[0, -1]).abs()) < 0.1
+    assert float((rough.curve.test_measure[0, -1] - exact.curve.test_measure[0, -1]).abs()) < 0.1
 
 
 # -- hooks ----------------------------------------------------------------------------------------------------

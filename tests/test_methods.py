@@ -48,7 +48,7 @@ def outcome(round):
         final=after(round.plan.steps - round.start),
         at={step: after(step) for step in round.keep},
         curve=None,
-        train_accuracy=nothing,
+        train_measure=nothing,
         diverged=nothing,
         steps=nothing,
         seconds=0.0,

@@ -20,6 +20,7 @@ from ltx.experiment.tracking import TRACKERS
 accelerate = pytest.importorskip("accelerate", reason="the extra ltx[track] is not installed")
 SMALL = (*TINY, "method.levels=1")
 MEASURES = ["train_loss", "val_loss", "val_accuracy", "test_accuracy"]
+MEASURES += ["val_balanced_accuracy", "test_balanced_accuracy"]
 
 
 def go(out, tracker, *overrides):

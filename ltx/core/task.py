@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 import torch
 from torch import nn
 
+from ltx.core.goal import Classification, Goal
 from ltx.core.ticket import Ticket, Tree
 from ltx.data.base import Data
 from ltx.errors import UserError, demand
@@ -88,6 +89,7 @@ class Task:
     layers: Layers
     seeds: tuple[int, ...]
     device: torch.device
+    goal: Goal = field(default_factory=Classification)
 
     @property
     def replicates(self) -> int:

@@ -137,6 +137,10 @@ class Round:
         return f"{self.role}_{self.draw}" if self.draw else self.role
 
 
+OWN = ("step", "train_loss", "val_loss", "val_measure", "test_measure")
+"""What is in every curve, whatever the goal."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """What was measured while training: E evaluations of R replicates; NaN where one was not in training."""
@@ -144,8 +148,19 @@ class Curve:
     step: Tensor  # [E] int64
     train_loss: Tensor  # [R, E] mean over the batches since the evaluation before
     val_loss: Tensor  # [R, E]
-    val_accuracy: Tensor  # [R, E] fractions
-    test_accuracy: Tensor  # [R, E] fractions
+    val_measure: Tensor  # [R, E] in the goal's own measure
+    test_measure: Tensor  # [R, E]
+    further: Tree = field(default_factory=dict)  # [R, E] by column, val_NAME and test_NAME: the goal's others
+
+    @classmethod
+    def of(cls, tree: Tree) -> Curve:
+        """From what `tree` gave."""
+        own = {key: tensor for key, tensor in tree.items() if key in OWN}
+        return cls(**own, further={key: tensor for key, tensor in tree.items() if key not in OWN})
+
+    def tree(self) -> Tree:
+        """All that was measured, by column."""
+        return {key: getattr(self, key) for key in OWN} | self.further
 
     def early_stop(self) -> Tensor:
         """Index of the evaluation with the least validation loss, found afterwards, [R] (LTH section 1, note 2)."""
@@ -154,7 +169,7 @@ class Curve:
 
     def measured(self) -> Tensor:
         """Which evaluations each replicate was there for, [R, E] bool."""
-        return ~self.test_accuracy.isnan()
+        return ~self.test_measure.isnan()
 
     def last(self) -> Tensor:
         """Index of each replicate's last evaluation, [R]."""
@@ -173,7 +188,7 @@ class Trained:
     final: Tree  # [R, *shape]
     at: dict[int, Tree]  # weights at the steps that the round asked to keep
     curve: Curve
-    train_accuracy: Tensor  # [R] on the whole training split, at the end
+    train_measure: Tensor  # [R] the goal's measure on the whole training split, at the end
     diverged: Tensor  # [R] bool: a loss was not finite
     steps: Tensor  # [R] int64, optimizer steps spent
     seconds: float  # wall time of training and evaluation

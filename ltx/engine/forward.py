@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ltx.core.goal import Goal
 from ltx.core.recipe import Plan
 from ltx.core.ticket import Tree
 from ltx.streams import derive
@@ -30,9 +30,9 @@ class Forward(Protocol):
     gradients: Tree  # [R, *shape] of every parameter, valid after `backward`
 
     def backward(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
-        """Mean cross-entropy [R] of a training batch ([R, B, C, H, W], [R, B]); leaves its gradients behind."""
+        """Mean loss [R] of a training batch ([R, B, C, H, W], [R, B]); leaves its gradients behind."""
 
-    def logits(self, images: Tensor) -> Tensor:
+    def outputs(self, images: Tensor) -> Tensor:
         """Evaluation-mode outputs [R, N, K] of the same images [N, C, H, W] for every replicate."""
 
 
@@ -52,9 +52,9 @@ def choose(network: nn.Module, plan: Plan) -> type[Stacked] | type[Separate]:
     return Stacked if stackable(network) and plan.precision == "float32" else Separate
 
 
-def bind(network: nn.Module, weights: Tree, plan: Plan, seeds: Sequence[int]) -> Forward:
+def bind(network: nn.Module, weights: Tree, plan: Plan, seeds: Sequence[int], goal: Goal) -> Forward:
     """R copies of `network` on `weights`, which are read and never copied."""
-    return choose(network, plan)(network, weights, plan, seeds)
+    return choose(network, plan)(network, weights, plan, seeds, goal)
 
 
 class Stacked:
@@ -62,8 +62,10 @@ class Stacked:
 
     name = "stacked"
 
-    def __init__(self, network: nn.Module, weights: Tree, plan: Plan, seeds: Sequence[int]) -> None:
-        batch = plan.batch_size
+    def __init__(
+        self, network: nn.Module, weights: Tree, plan: Plan, seeds: Sequence[int], goal: Goal
+    ) -> None:
+        self.goal, batch = goal, plan.batch_size
         names = [name for name, layer in network.named_children() if isinstance(layer, nn.Linear)]
         self.weights = [weights[f"{name}.weight"].detach() for name in names]  # [R, out, in]
         self.biases = [weights[f"{name}.bias"].detach()[:, None] for name in names]  # [R, 1, out]
@@ -78,7 +80,6 @@ class Stacked:
         }
         self.weight_grads = [self.gradients[f"{name}.weight"] for name in names]
         self.bias_grads = [self.gradients[f"{name}.bias"][:, None] for name in names]
-        self.minus = new(1).fill_(-1.0)
 
     @torch.no_grad()
     def backward(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
@@ -88,12 +89,7 @@ class Stacked:
             torch.baddbmm(bias, active[i], weight.transpose(1, 2), out=active[i + 1])
             if i + 1 < last:
                 active[i + 1].relu_()
-        # Softmax and cross-entropy: the gradient is (probability - one-hot) / B.
-        target = labels.unsqueeze(2)
-        log_probability = torch.log_softmax(active[last], 2)
-        loss = log_probability.gather(2, target).mean((1, 2)).neg_()
-        delta[last] = log_probability.exp_().scatter_add_(2, target, self.minus.expand(target.shape))
-        delta[last].div_(labels.shape[1])
+        loss, delta[last] = self.goal.backward(active[last], labels)
         for i in reversed(range(last)):
             torch.bmm(delta[i + 1].transpose(1, 2), active[i], out=self.weight_grads[i])
             torch.sum(delta[i + 1], 1, keepdim=True, out=self.bias_grads[i])
@@ -103,7 +99,7 @@ class Stacked:
         return loss
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
+    def outputs(self, images: Tensor) -> Tensor:
         x = images.flatten(1).expand(len(self.weights[0]), -1, -1)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x.relu_() if i else x, weight.transpose(1, 2))
@@ -115,8 +111,10 @@ class Separate:
 
     name = "separate"
 
-    def __init__(self, network: nn.Module, weights: Tree, plan: Plan, seeds: Sequence[int]) -> None:
-        self.seeds = seeds
+    def __init__(
+        self, network: nn.Module, weights: Tree, plan: Plan, seeds: Sequence[int], goal: Goal
+    ) -> None:
+        self.seeds, self.goal = seeds, goal
         self.gradients = {name: torch.zeros_like(weights[name]) for name, _ in network.named_parameters()}
         self.networks = [self._view(network, weights, r) for r in range(len(seeds))]
         self.half = plan.precision == "bfloat16"
@@ -138,13 +136,13 @@ class Separate:
         for seed, network, x, y in zip(self.seeds, self.networks, images, labels, strict=True):
             torch.manual_seed(derive(seed, "dropout", step))
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
-                loss = F.cross_entropy(network(x.contiguous(memory_format=self.layout)), y)
+                loss = self.goal.mean(network(x.contiguous(memory_format=self.layout)), y)
             loss.backward()
             losses.append(loss.detach())
         return torch.stack(losses).float()
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
+    def outputs(self, images: Tensor) -> Tensor:
         outputs, images = [], images.contiguous(memory_format=self.layout)
         for network in self.networks:
             network.eval()

@@ -8,21 +8,20 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltx.core.checks import Checks
 from ltx.core.task import Task
 from ltx.core.ticket import Curve, Round, Ticket, Trained, Tree, copied, unmeasured
-from ltx.data.base import Split
 from ltx.engine import optimizer as optim
 from ltx.engine.energy import Meter
-from ltx.engine.feed import Feed, chunks
+from ltx.engine.evaluate import evaluate
+from ltx.engine.feed import Feed
 from ltx.engine.forward import Forward, bind
 from ltx.pruning.channels import shrunk
 
 Tick = Callable[[int, Tree | None], None]
-"""(step, the MEASURES [R] if they were just taken): called after every step."""
+"""(step, what a Curve holds of it, [R], if it was just measured): called after every step."""
 
 
 class Checkpoint(Protocol):
@@ -78,7 +77,7 @@ def joined(parts: Sequence[Trained]) -> Trained:
     def aligned(key: str) -> Tensor:
         rows = torch.full((len(parts), len(steps)), torch.nan)
         for row, part in zip(rows, parts, strict=True):
-            row[torch.searchsorted(steps, part.curve.step)] = getattr(part.curve, key)[0]
+            row[torch.searchsorted(steps, part.curve.step)] = part.curve.tree()[key][0]
         return rows
 
     def stacked(trees: Sequence[Tree]) -> Tree:
@@ -88,17 +87,16 @@ def joined(parts: Sequence[Trained]) -> Trained:
     return Trained(
         final=stacked([part.final for part in parts]),
         at={step: stacked([part.at[step] for part in parts]) for step in sorted(reached)},
-        curve=Curve(steps, **{key: aligned(key) for key in MEASURES}),
-        train_accuracy=torch.cat([part.train_accuracy for part in parts]),
+        curve=Curve.of(
+            {"step": steps, **{key: aligned(key) for key in parts[0].curve.tree() if key != "step"}}
+        ),
+        train_measure=torch.cat([part.train_measure for part in parts]),
         diverged=torch.cat([part.diverged for part in parts]),
         steps=torch.cat([part.steps for part in parts]),
         seconds=sum(part.seconds for part in parts),
         joules=torch.stack([part.joules for part in parts]).sum(0),
         memo=stacked([part.memo for part in parts]),
     )
-
-
-MEASURES = ("train_loss", "val_loss", "val_accuracy", "test_accuracy")
 
 
 class Training:
@@ -112,7 +110,9 @@ class Training:
         self.plan, self.where = round.plan, f"level {round.level}, {round.name}"
         self.weights = round.ticket.start()
         checks.starts_from(self.weights, round.ticket, self.where)
-        self.network: Forward = bind(network or task.network(), self.weights, self.plan, task.seeds)
+        self.network: Forward = bind(
+            network or task.network(), self.weights, self.plan, task.seeds, task.goal
+        )
         self.names = list(self.network.gradients)
         for name in self.names:
             self.weights[name].grad = self.network.gradients[name]
@@ -155,7 +155,8 @@ class Training:
             if checkpoint.due() and not self._ended():
                 self.seconds, self.joules = time.perf_counter() - began, meter.read()
                 checkpoint.save(self._state())
-        _, train_accuracy = evaluate(self.network, self.feed, self.task.data.train)
+        goal = self.task.goal
+        on_train = evaluate(goal, self.network, self.feed, self.task.data.train)
         if self.task.device.type == "cuda":
             torch.cuda.synchronize(self.task.device)
         self.seconds, self.joules = time.perf_counter() - began, meter.read()
@@ -165,7 +166,7 @@ class Training:
             final={name: tensor.detach() for name, tensor in self.weights.items()},
             at=self.at,
             curve=self._curve(),
-            train_accuracy=train_accuracy.cpu(),
+            train_measure=on_train[goal.measure].cpu(),
             diverged=self.diverged.cpu(),
             steps=torch.full((self.task.replicates,), self.step - self.round.start),
             seconds=self.seconds,
@@ -204,15 +205,17 @@ class Training:
             self.at[self.step] = copied({name: tensor.detach() for name, tensor in self.weights.items()})
 
     def _evaluate(self) -> None:
-        val_loss, val_accuracy = evaluate(self.network, self.feed, self.task.data.val)
-        _, test_accuracy = evaluate(self.network, self.feed, self.task.data.test)
+        goal, data = self.task.goal, self.task.data
+        val, test = (evaluate(goal, self.network, self.feed, split) for split in (data.val, data.test))
         train_loss = self.tally / self.tallied if self.tallied else torch.full_like(self.tally, torch.nan)
-        self.diverged |= ~val_loss.isfinite() | ~self.tally.isfinite()
+        self.diverged |= ~val["loss"].isfinite() | ~self.tally.isfinite()
         point = {
             "train_loss": train_loss,
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "test_accuracy": test_accuracy,
+            "val_loss": val["loss"],
+            "val_measure": val[goal.measure],
+            "test_measure": test[goal.measure],
+            **{f"val_{name}": val[name] for name in goal.further},
+            **{f"test_{name}": test[name] for name in goal.further},
         }
         point = {key: value.cpu() for key, value in point.items()}
         self.points.append({"step": torch.tensor(self.step), **point})
@@ -226,13 +229,13 @@ class Training:
         self.tick(self.step, point)
 
     def _curve(self) -> Curve:
-        steps = torch.stack([point["step"] for point in self.points])
-        rest = {key: torch.stack([point[key] for point in self.points], dim=1) for key in MEASURES}
-        return Curve(steps, **rest)
+        return Curve.of(
+            {key: torch.stack([point[key] for point in self.points], dim=-1) for key in self.points[0]}
+        )
 
     def _state(self) -> Tree:
         """Everything that the rest of the round depends on; the random streams need no saving (see draw.py)."""
-        curve = vars(self._curve())
+        curve = self._curve().tree()
         return {
             "progress": torch.tensor([self.step, self.tallied, self.seconds], dtype=torch.float64),
             "joules": self.joules,
@@ -271,17 +274,3 @@ class Training:
 def below(tree: Tree, prefix: str) -> Tree:
     """The part of a flat tree under a prefix, which is taken off."""
     return {key.removeprefix(prefix): value for key, value in tree.items() if key.startswith(prefix)}
-
-
-@torch.no_grad()
-def evaluate(network: Forward, feed: Feed, split: Split) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy and accuracy of every replicate on a whole split, [R] each."""
-    loss = correct = torch.zeros((), device=split.labels.device)
-    for part in chunks(split):
-        logits = network.logits(feed.normalise(part.images))  # [R, n, K]
-        labels = part.labels.expand(len(logits), -1)
-        loss = loss + F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(
-            labels
-        ).sum(1, dtype=torch.float64)
-        correct = correct + (logits.argmax(2) == labels).sum(1)
-    return (loss / len(split)).float(), (correct / len(split)).float()

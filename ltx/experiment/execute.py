@@ -154,6 +154,7 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
         "network": task.describe(),
         "weights": task.layers.total,
         "seeds": list(task.seeds),
+        "goal": {"name": "classification", **task.goal.described()},
         "fingerprint": task.data.fingerprint,
         "examples": {name: len(split) for name, split in splits.items()},
         "engine": choose(task.network(), plan).name,

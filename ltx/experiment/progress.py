@@ -39,7 +39,7 @@ class Several:
 
 
 class Progress:
-    """Level, density, step rate, time left and the last validation accuracy; to standard error."""
+    """Level, density, step rate, time left and the goal's measure on the validation split; to standard error."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -49,7 +49,7 @@ class Progress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[accuracy]}"),
+            TextColumn("{task.fields[measured]}"),
             console=self.console,
             disable=not self.console.is_terminal,
             transient=True,
@@ -74,9 +74,10 @@ class Progress:
             f"level {round.level} {round.name} {density:.1f} %",
             total=round.plan.steps - round.start,
             rate="",
-            accuracy="",
+            measured="",
         )
-        self.first, self.began, self.shown, self.accuracy = round.start, time.monotonic(), 0.0, ""
+        self.goal, self.measured = task.goal, ""
+        self.first, self.began, self.shown = round.start, time.monotonic(), 0.0
 
     def tick(self, step: int, measured: Tree | None) -> None:
         if self.bars.disable:
@@ -86,9 +87,9 @@ class Progress:
             return
         self.shown, done = now, step - self.first
         if measured is not None:
-            self.accuracy = f"val {100 * float(measured['val_accuracy'].mean()):.1f} %"
+            self.measured = f"val {self.goal.shown(float(measured['val_measure'].mean()))}"
         rate = f"{done / max(now - self.began, 1e-9):.0f} steps/s"
-        self.bars.update(self.bar, completed=done, rate=rate, accuracy=self.accuracy)
+        self.bars.update(self.bar, completed=done, rate=rate, measured=self.measured)
 
     def end(self, task: Task, round: Round, trained: Trained, *, fresh: bool) -> None:
         if not fresh:
@@ -97,13 +98,13 @@ class Progress:
         self.bars.remove_task(self.bar)
         best = trained.curve.early_stop()
         rows = range(task.replicates)
-        accuracy = 100 * float(trained.curve.test_accuracy[rows, best].mean())
+        measured = float(trained.curve.test_measure[rows, best].mean())
         early = float(trained.curve.step[best].float().mean())
         density = 100 * float(task.alive(round.ticket).float().mean()) / task.layers.total
         diverged, empty = int(trained.diverged.sum()), emptied(round.ticket.mask)
         self.say(
             f"level {round.level:2d}  {round.name:10s} {density:6.2f} % of weights   "
-            f"test {accuracy:6.2f} % at early stop (step {early:.0f})   {trained.seconds:.1f} s"
+            f"test {task.goal.shown(measured, digits=2)} at early stop (step {early:.0f})   {trained.seconds:.1f} s"
             + (f"   {diverged} of {task.replicates} diverged" if diverged else "")
             + (
                 f"   {len(empty)} of {len(round.ticket.mask)} layers are empty: {', '.join(empty)}"

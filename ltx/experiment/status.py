@@ -65,19 +65,20 @@ class Heartbeat:
             note_failure(self.path.parent, error)
 
     def begin(self, task: Task, round: Round) -> None:
+        self.goal = task.goal
         self.said |= {
             "role": round.name,
             "level": round.level,
             "density": float(task.alive(round.ticket).float().mean()) / task.layers.total,
             "step": round.start,
             "steps": round.plan.steps,
-            "val_accuracy": None,
+            "measured": "",
         }
 
     def tick(self, step: int, measured: Tree | None) -> None:
         self.said["step"] = step
         if measured is not None:
-            self.said["val_accuracy"] = float(measured["val_accuracy"].mean())
+            self.said["measured"] = f"val {self.goal.shown(float(measured['val_measure'].mean()))}"
 
     def end(self, task: Task, round: Round, trained: Trained, *, fresh: bool) -> None:
         """What is trained already is in the tables."""
@@ -128,10 +129,10 @@ class State:
     density: float | None = None
     step: int | None = None
     steps: int | None = None
-    accuracy: float | None = None  # the last validation accuracy while training, a fraction
     seconds: float | None = None  # of all its training, once it has ended; else since its last sign of life
     reason: str = ""  # why it failed, or what is damaged
     log: str = ""
+    measured: str = ""  # what the goal's measure was on the validation split while training
 
     @property
     def over(self) -> bool:
@@ -160,10 +161,10 @@ def state(folder: Path) -> State:
         said.get("density"),
         said.get("step"),
         said.get("steps"),
-        said.get("val_accuracy"),
         silence,
         said.get("reason", ""),
         said.get("log", str(folder / LOG) if (folder / LOG).exists() else ""),
+        said.get("measured", ""),
     )
 
 

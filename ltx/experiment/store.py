@@ -22,8 +22,9 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 
 from ltx import __version__
+from ltx.core.goal import Goal
 from ltx.core.task import Task
-from ltx.core.ticket import Curve, Round, Ticket, Trained, Tree, digest, unmeasured
+from ltx.core.ticket import OWN, Curve, Round, Ticket, Trained, Tree, digest, unmeasured
 from ltx.engine.train import below
 from ltx.errors import Busy, Damaged, Interrupted, UserError
 from ltx.experiment import cost, overlap
@@ -35,14 +36,13 @@ CHECKPOINT_SECONDS = 60.0
 REFRESH_SECONDS = 5.0
 """How far the tables of a running run may lag behind its finished rounds."""
 
+FOUND = (
+    "config method role draw level seed density weights_remaining early_stop_step early_stop_val_loss".split()
+)
+SPENT = "steps seconds diverged".split()
 LARGEST_TREE = 64 << 30
 """Bytes of a file of tensors: more is not read."""
 
-LEVELS = (
-    "config method role draw level seed density weights_remaining early_stop_step early_stop_val_loss "
-    "early_stop_test_accuracy final_test_accuracy final_train_accuracy steps seconds diverged"
-).split()
-CURVES = "role draw level seed step train_loss val_loss val_accuracy test_accuracy".split()
 LAYERS = "role draw level seed layer kind size kept".split()
 MASKS = [*"role draw level seed layer".split(), *overlap.COLUMNS]
 COSTS = [*"role draw level seed".split(), *cost.COLUMNS]
@@ -93,8 +93,8 @@ class Store:
         self.stop, self.every, self.patience = stop or (lambda: False), every, patience
         self.manifest: dict[str, Any] = {}
         self.columns = {
-            "levels": LEVELS,
-            "curves": CURVES,
+            "levels": levels_columns(task.goal),
+            "curves": curves_columns(task.goal),
             "layers": LAYERS,
             "masks": MASKS,
             "costs": COSTS,
@@ -176,6 +176,9 @@ class Store:
         best, last, measured = curve.early_stop(), curve.last(), curve.measured()
         described = overlap.described(round.ticket.mask, ~trained.diverged)
         costs = self.ledger.rows(round, trained)
+        further = [curve.further[f"test_{name}"] for name in self.task.goal.further]
+        tree = curve.tree()
+        values = [tree[key] for key in measured_keys(self.task.goal)]
         for r, seed in enumerate(self.task.seeds):
             key, at = (round.role, round.draw, round.level, seed), int(best[r])
             outcome = (
@@ -183,18 +186,18 @@ class Store:
                 alive[r],
                 int(curve.step[at]),
                 number(curve.val_loss[r, at]),
-                number(curve.test_accuracy[r, at]),
-                number(curve.test_accuracy[r, last[r]]),
-                number(trained.train_accuracy[r]),
+                number(curve.test_measure[r, at]),
+                number(curve.test_measure[r, last[r]]),
+                number(trained.train_measure[r]),
                 int(trained.steps[r]),
                 round_seconds(trained.seconds / self.task.replicates),
                 int(trained.diverged[r]),
+                *(number(value[r, e]) for value in further for e in (at, last[r])),
             )
             self.rows["levels"].append((self.config, self.method, *key, *outcome))
             for e, step in enumerate(curve.step.tolist()):
                 if not measured[r, e]:
                     continue
-                values = (curve.train_loss, curve.val_loss, curve.val_accuracy, curve.test_accuracy)
                 self.rows["curves"].append((*key, step, *(number(value[r, e]) for value in values)))
             for layer, size in self.task.layers.sizes.items():
                 count = int(kept[layer][r]) if layer in kept else size
@@ -269,9 +272,9 @@ def flatten(trained: Trained) -> Tree:
     return {
         **{f"final/{name}": tensor for name, tensor in trained.final.items()},
         **{f"at/{step}/{name}": t for step, tree in trained.at.items() for name, t in tree.items()},
-        **{f"curve/{key}": value for key, value in vars(trained.curve).items()},
+        **{f"curve/{key}": value for key, value in trained.curve.tree().items()},
         **{f"memo/{name}": tensor for name, tensor in trained.memo.items()},
-        "train_accuracy": trained.train_accuracy,
+        "train_measure": trained.train_measure,
         "diverged": trained.diverged,
         "steps": trained.steps,
         "seconds": torch.tensor(trained.seconds, dtype=torch.float64),
@@ -288,14 +291,32 @@ def unflatten(tree: Tree, device: torch.device) -> Trained:
     return Trained(
         final={name: tensor.to(device) for name, tensor in below(tree, "final/").items()},
         at=at,
-        curve=Curve(**below(tree, "curve/")),
-        train_accuracy=tree["train_accuracy"],
+        curve=Curve.of(below(tree, "curve/")),
+        train_measure=tree["train_measure"],
         diverged=tree["diverged"],
         steps=tree["steps"],
         seconds=float(tree["seconds"]),
         joules=tree.get("joules", unmeasured()),  # runs from before energy was measured have none
         memo=below(tree, "memo/"),
     )
+
+
+def levels_columns(goal: Goal) -> list[str]:
+    """Of levels.csv: the goal names what was measured; its further measures come last."""
+    measure, moments = goal.measure, ("early_stop", "final")
+    own = [f"early_stop_test_{measure}", f"final_test_{measure}", f"final_train_{measure}"]
+    further = [f"{moment}_test_{name}" for name in goal.further for moment in moments]
+    return [*FOUND, *own, *SPENT, *further]
+
+
+def curves_columns(goal: Goal) -> list[str]:
+    """Of curves.csv, in a curve's own order."""
+    return ["role", "draw", "level", "seed", "step", *map(goal.column, measured_keys(goal))]
+
+
+def measured_keys(goal: Goal) -> list[str]:
+    """What a curve holds besides its steps, in the order of curves.csv."""
+    return [*OWN[1:], *(f"{split}_{name}" for split in ("val", "test") for name in goal.further)]
 
 
 def number(value: torch.Tensor) -> float:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ltx.config.trackers import TRACKERS
+from ltx.core.goal import Goal
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Trained, Tree
-from ltx.engine.train import MEASURES
 from ltx.errors import Damaged, UserError
 from ltx.files import read_json, write
 from ltx.plugins import told
@@ -71,24 +71,27 @@ class Mirror:
         self.sender, self.offset = Sender(composed, folder, show), 0
 
     def begin(self, task: Task, round: Round) -> None:
-        self.round, self.about = round, described(task, round)
+        self.goal, self.round, self.about = task.goal, round, described(task, round)
 
     def tick(self, step: int, measured: Tree | None) -> None:
         if measured is not None and not self.round.apart:  # of those trained one by one there is no mean yet
-            self._evaluated(self.round, step - self.round.start, self.about | {"step": step}, measured)
+            self._evaluated(
+                self.round, step - self.round.start, self.about | {"step": step}, named(self.goal, measured)
+            )
 
     def end(self, task: Task, round: Round, trained: Trained, *, fresh: bool) -> None:
         about, curve = described(task, round), trained.curve
-        steps, measures = curve.step.tolist(), {name: getattr(curve, name) for name in MEASURES}
+        steps, measures = curve.step.tolist(), named(task.goal, curve.tree())
+        later = [name for name in measures if name != "train_loss"]
         for e, step in enumerate(steps):
             here = {name: value[:, e] for name, value in measures.items()}
             self._evaluated(round, step - steps[0], about | {"step": step}, here)
         rows, best, last = range(task.replicates), curve.early_stop(), curve.last()
         outcome = {
             "early_stop_step": curve.step[best].float(),
-            **{f"early_stop_{name}": measures[name][rows, best] for name in MEASURES[1:]},
-            **{f"final_{name}": measures[name][rows, last] for name in MEASURES[1:]},
-            "final_train_accuracy": trained.train_accuracy,
+            **{f"early_stop_{name}": measures[name][rows, best] for name in later},
+            **{f"final_{name}": measures[name][rows, last] for name in later},
+            f"final_train_{task.goal.measure}": trained.train_measure,
         }
         about |= {"diverged": int(trained.diverged.sum())}
         length = steps[-1] - steps[0] + 1
@@ -107,6 +110,11 @@ def described(task: Task, round: Round) -> dict[str, float]:
     """What is the same for all of a round."""
     density = float(task.alive(round.ticket).float().mean()) / task.layers.total
     return {"level": round.level, "density": density}
+
+
+def named(goal: Goal, measured: Tree) -> Tree:
+    """What was measured, by the names of the goal's own measures, without the steps."""
+    return {goal.column(key): value for key, value in measured.items() if key != "step"}
 
 
 def means(measured: Tree, sound: Tensor) -> dict[str, float]:

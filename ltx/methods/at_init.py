@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -159,7 +158,7 @@ class SNIP(FromData):
         images, labels = self.examples(task, seed)
 
         def loss(w: Tree) -> Tensor:
-            return F.cross_entropy(functional_call(network, w, images), labels)
+            return task.goal.mean(functional_call(network, w, images), labels)
 
         return saliency(loss, weights, task.layers.prunable)
 
@@ -183,6 +182,6 @@ class GraSP(FromData):
         def loss(w: Tree) -> Tensor:
             halves = zip(images.chunk(2), labels.chunk(2), strict=True)
             outputs = [(functional_call(network, w, x) / self.temperature, y) for x, y in halves]
-            return torch.stack([F.cross_entropy(logits, y) for logits, y in outputs]).sum()
+            return torch.stack([task.goal.mean(logits, y) for logits, y in outputs]).sum()
 
         return flow(loss, weights, task.layers.prunable)

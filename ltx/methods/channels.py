@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
@@ -247,7 +246,7 @@ class ChannelSNIP(Untrained):
         network, one = task.network(), {name: tensor[0].clone() for name, tensor in weights.items()}
         with seeded(seed, "score"):
             return saliency(
-                lambda w: F.cross_entropy(functional_call(network, w, images.float()), labels),
+                lambda w: task.goal.mean(functional_call(network, w, images.float()), labels),
                 one,
                 task.layers.scales,
             )

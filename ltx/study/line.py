@@ -61,7 +61,7 @@ def between(task: Task, plan: Plan, first: Tree, second: Tree, *, recalibrate: b
     # BatchNorm's running statistics are interpolated like weights; whole-number buffers are the first copy's.
     moving = [name for name, tensor in point.items() if tensor.is_floating_point()]
     execute = Separate if recalibrate else choose(task.network(), plan)
-    network = execute(task.network(), point, plan, task.seeds)
+    network = execute(task.network(), point, plan, task.seeds, task.goal)
     train_error, test_error, ends = [], [], []
     for i in range(POINTS):
         for name in moving:
@@ -84,7 +84,9 @@ def between(task: Task, plan: Plan, first: Tree, second: Tree, *, recalibrate: b
 
 def predictions(network: Forward, feed: Feed, split: Split) -> Tensor:
     """The class that every replicate names for every example, [R, N]."""
-    return torch.cat([network.logits(feed.normalise(part.images)).argmax(2) for part in chunks(split)], dim=1)
+    return torch.cat(
+        [network.outputs(feed.normalise(part.images)).argmax(2) for part in chunks(split)], dim=1
+    )
 
 
 def wrong(found: Tensor, split: Split) -> Tensor:

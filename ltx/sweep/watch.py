@@ -48,8 +48,8 @@ def detail(state: State) -> str:
     if state.name == "damaged":
         return f"{state.reason}; the same command mends it"
     if state.name == "running" and state.steps:
-        accuracy = f", val {100 * state.accuracy:.1f} %" if state.accuracy is not None else ""
-        return f"step {state.step:,} of {state.steps:,}{accuracy}"
+        measured = f", {state.measured}" if state.measured else ""
+        return f"step {state.step:,} of {state.steps:,}{measured}"
     if state.name == "silent" and state.seconds is not None:
         return f"no sign of life for {state.seconds / 60:.0f} min; the same command continues it"
     if state.name == "complete" and state.seconds is not None:

@@ -1,0 +1,33 @@
+"""How good R networks are on a whole split, by their goal."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ltx.core.goal import Goal
+from ltx.core.ticket import Tree
+from ltx.data.base import Split
+from ltx.engine.feed import Feed, chunks
+
+
+class Outputs(Protocol):
+    """R networks that can be asked."""
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Evaluation-mode outputs [R, N, K] of the same N inputs for every replicate."""
+
+
+@torch.no_grad()
+def evaluate(goal: Goal, network: Outputs, feed: Feed, split: Split) -> Tree:
+    """The mean loss and the measures of every replicate on a whole split, by name, [R] each.
+
+    The worst that the goal's measure can be stands for one that is not a number, as after divergence: in a
+    curve NaN means that nothing was measured.
+    """
+    parts = [goal.tally(network.outputs(feed.normalise(part.images)), part.labels) for part in chunks(split)]
+    measured = goal.measures(torch.as_tensor(sum(parts)), len(split))
+    worst = -torch.inf if goal.higher else torch.inf
+    return measured | {goal.measure: torch.nan_to_num(measured[goal.measure], worst, torch.inf, -torch.inf)}
