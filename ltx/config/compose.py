@@ -206,13 +206,27 @@ class Composed:
         run = replace(self.run, seed=first, replicates=count)
         return replace(self, run=run, config=self.config | {"seed": first, "replicates": count})
 
-    def folder(self, fingerprint: str) -> Path:
-        """Where the run lives: readable, and another for every configuration or data that change the result."""
+    def grown(self, run: Run) -> Composed:
+        """The same experiment with more levels, densities, controls or draws."""
+        method = self.config["method"] | {f.name: getattr(run.method, f.name) for f in fields(run.method)}
+        own = {"controls": run.controls, "control_draws": run.control_draws, "method": method}
+        return replace(self, run=run, config=self.config | own)
+
+    def tag(self, fingerprint: str) -> str:
+        """SHA-256 of all that determines the result: the configuration and the data."""
         what = {"data": fingerprint, **copy.deepcopy(self.config)}
         for key in NOT_IN_THE_RESULT:
             group, _, name = key.rpartition(".")
             (what[group] if group else what).pop(name, None)
-        tag = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+        for f in (*fields(self.run), *fields(self.run.method)):
+            if f.metadata.get("grows"):
+                what.pop(f.name, None)
+                what["method"].pop(f.name, None)
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+    def folder(self, fingerprint: str) -> Path:
+        """Where the run lives: readable, and another for every configuration or data that change the result."""
+        tag = self.tag(fingerprint)[:12]
         parts = [self.config[group]["name"] for group in ("model", "dataset", "method")]
         seeds = f"s{self.run.seed}x{self.run.replicates}"
         return Path(self.run.out) / self.name / "-".join([*parts, seeds, tag]).replace(":", "-")

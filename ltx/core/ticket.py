@@ -22,6 +22,11 @@ def copied(tree: Tree) -> Tree:
     return {name: tensor.clone() for name, tensor in tree.items()}
 
 
+def below(tree: Tree, prefix: str) -> Tree:
+    """The part of a flat tree under a prefix, which is taken off."""
+    return {key.removeprefix(prefix): value for key, value in tree.items() if key.startswith(prefix)}
+
+
 def only(tree: Tree, r: int) -> Tree:
     """One replicate of a stack, still stacked: views of R = 1."""
     return {name: tensor[r : r + 1] for name, tensor in tree.items()}
@@ -108,6 +113,7 @@ class Round:
     )  # weights that must live, by layer; "" = all together
     role: str = "ticket"  # or the name of a control
     draw: int = 0  # which of a control's draws
+    of: tuple[float, ...] = ()  # what it answers of a list that the method is given: densities, ratios
     hooks: Hooks = field(default_factory=Hooks)
     starts: tuple[int, ...] = ()  # each replicate's own start, where they differ
     channels: Tree = field(default_factory=dict)  # [R, channels] bool by group: the others are really cut

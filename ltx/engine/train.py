@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ltx.core.checks import Checks
 from ltx.core.task import Task
-from ltx.core.ticket import Curve, Round, Ticket, Trained, Tree, copied, unmeasured
+from ltx.core.ticket import Curve, Round, Ticket, Trained, Tree, below, copied, unmeasured
 from ltx.engine import optimizer as optim
 from ltx.engine.energy import Meter
 from ltx.engine.evaluate import evaluate
@@ -269,8 +269,3 @@ class Training:
         curve = below(saved, "curve/")
         for e, at in enumerate(curve.pop("step").cpu()):
             self.points.append({"step": at, **{key: value[:, e].cpu() for key, value in curve.items()}})
-
-
-def below(tree: Tree, prefix: str) -> Tree:
-    """The part of a flat tree under a prefix, which is taken off."""
-    return {key.removeprefix(prefix): value for key, value in tree.items() if key.startswith(prefix)}
