@@ -33,7 +33,7 @@ from ltx.engine.feed import Feed
 from ltx.engine.forward import Separate, Stacked, choose, layout
 from ltx.engine.optimizer import fused
 from ltx.engine.train import Training
-from ltx.experiment.store import cpu_name
+from ltx.experiment.machine import cpu_name
 from ltx.pruning import masks
 from ltx.pruning.scores import magnitude
 

@@ -63,7 +63,10 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"ltx {__version__}")
+        from ltx.engine.kernels.library import best
+
+        build = best()
+        typer.echo(f"ltx {__version__}, sparse kernels: {build.name if build else 'not compiled'}")
         raise typer.Exit
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from conftest import TINY, compose_task
-from test_engine import Never, halved, silent
+from helpers import Never, halved, silent
 
 import ltx.experiment.loop
 import ltx.experiment.store

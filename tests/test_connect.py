@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import compose_task
+from helpers import Never
 from typer.testing import CliRunner
 
 from ltx.cli import app
@@ -24,16 +25,6 @@ from ltx.study.connect import beginnings, connect
 from ltx.study.line import POINTS, barrier, between, doubled, halves, twins
 
 SMALL = ["model.hidden=[20]", "recipe.steps=60", "recipe.eval_every=30", "replicates=2", "method.levels=2"]
-
-
-class Never:
-    """A checkpoint that is never due."""
-
-    def load(self):
-        return None
-
-    def due(self):
-        return False
 
 
 def trained(task, plan, ticket, **round):

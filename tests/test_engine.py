@@ -7,13 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import compose_task
+from helpers import Never, halved, silent
 
 from ltx.core.checks import Checks
 from ltx.core.ticket import Curve, Hooks, Round, Ticket
 from ltx.engine.forward import Separate, Stacked, choose
 from ltx.engine.train import Training, train
-from ltx.pruning import masks
-from ltx.pruning.scores import magnitude
 from ltx.streams import derive, order
 
 LENET = ("model=lenet", "model.hidden=[30,20]")
@@ -21,32 +20,8 @@ CONV = ("model=conv2", "model.width=0.05", "model.dropout=0.5")
 RESNET = ("model=resnet20", "model.width=0.1")
 
 
-class Never:
-    """A checkpoint that is never due."""
-
-    def load(self):
-        return None
-
-    def due(self):
-        return False
-
-    def save(self, state):
-        raise AssertionError
-
-
-def silent(step, accuracy):
-    pass
-
-
 def trained(task, plan, ticket, **round):
     return train(task, Round(1, ticket, plan, **round), Checks(), Never(), silent)
-
-
-def halved(task):
-    """A ticket with half of every layer's weights."""
-    dense = task.dense()
-    kept = {name: task.layers.sizes[name] // 2 for name in dense.mask}
-    return dense.masked(masks.by_layer(magnitude(dense.weights), dense.mask, kept))
 
 
 # -- against the loop that people write -----------------------------------------------------------------------

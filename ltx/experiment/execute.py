@@ -262,10 +262,13 @@ def through_hydra(task: Callable[[DictConfig], Any], overrides: list[str], flags
 def finish(folder: Path) -> None:
     """Draw the run's figures and print its table."""
     from ltx import report
+    from ltx.report.sizes import said
 
     found = report.compare([folder])
     report.write(found)
     report.print_tables(found, Console(), ["means"])
+    if sentence := said(folder):
+        print(sentence)
     print(f"figures and tables: {folder}")
 
 

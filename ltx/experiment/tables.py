@@ -15,7 +15,7 @@ from ltx.core.goal import Goal
 from ltx.core.task import Task
 from ltx.core.ticket import OWN, Round, Trained
 from ltx.errors import Damaged
-from ltx.experiment import cost, overlap
+from ltx.experiment import cost, overlap, sizes
 from ltx.files import append, read_bytes, write
 
 NETWORK = "role draw level seed".split()
@@ -39,6 +39,7 @@ def columns(goal: Goal) -> dict[str, list[str]]:
         "layers": [*NETWORK, *"layer kind size kept".split()],
         "masks": [*NETWORK, "layer", *overlap.COLUMNS],
         "costs": [*NETWORK, *cost.COLUMNS],
+        "size": [*NETWORK, *sizes.COLUMNS],
         "channels": [*NETWORK, *"group channels kept".split()],
     }
 
@@ -60,7 +61,8 @@ class Record:
     """Makes rows of rounds, which come in the order that the method asks for them."""
 
     def __init__(self, task: Task, config: str, method: str) -> None:
-        self.task, self.names, self.ledger = task, (config, method), cost.Ledger(task)
+        self.task, self.names = task, (config, method)
+        self.ledger, self.sizes = cost.Ledger(task), sizes.Sizes(task)
 
     def rows(self, round: Round, trained: Trained) -> dict[str, Rows]:
         """A round's rows by table."""
@@ -69,10 +71,8 @@ class Record:
             "curves": self._curves(round, trained),
             "layers": self._layers(round),
             "masks": self._masks(round, trained),
-            "costs": [
-                (*key, *row)
-                for key, row in zip(self._keys(round), self.ledger.rows(round, trained), strict=True)
-            ],
+            "costs": self._keyed(round, self.ledger.rows(round, trained)),
+            "size": self._keyed(round, self.sizes.rows(trained)),
             "channels": [
                 (*key, group, stay.shape[1], int(stay[r].sum()))
                 for r, key in enumerate(self._keys(round))
@@ -82,6 +82,10 @@ class Record:
 
     def _keys(self, round: Round) -> list[tuple]:
         return [(round.role, round.draw, round.level, seed) for seed in self.task.seeds]
+
+    def _keyed(self, round: Round, rows: Rows) -> Rows:
+        """A row per replicate with its key before it."""
+        return [(*key, *row) for key, row in zip(self._keys(round), rows, strict=True)]
 
     def _levels(self, round: Round, trained: Trained) -> Rows:
         alive, curve = self.task.alive(round.ticket).tolist(), trained.curve
