@@ -115,7 +115,7 @@ def outcome(folder):
     """Every number that a run left, but the time it took."""
     tensors = {
         f"{file.relative_to(folder)}|{key}": tensor
-        for file in sorted(folder.glob("level_*/*/*.safetensors"))
+        for file in sorted([*folder.glob("level_*/*/*.safetensors"), *folder.glob("weights/*.safetensors")])
         for key, tensor in load_file(file).items()
         if key != "seconds"
     }
