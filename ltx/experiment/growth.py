@@ -7,7 +7,7 @@ from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ltx.config.compose import Run
+from ltx.config.run import Run
 from ltx.core.ticket import Round
 from ltx.errors import Damaged, UserError
 from ltx.experiment import sealed

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ltx.config.compose import Run
+from ltx.config.run import Run
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan
 from ltx.core.task import Task

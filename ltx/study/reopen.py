@@ -14,7 +14,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from ltx.config.compose import GROUPS, Run, first_line, schema
+from ltx.config.explain import first_line
+from ltx.config.registry import GROUPS, schema
+from ltx.config.run import Run
 from ltx.core.task import Task
 from ltx.core.ticket import Ticket, Tree, below, digest
 from ltx.engine.feed import Normalise

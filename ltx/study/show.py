@@ -21,7 +21,7 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 def catalogue() -> None:
     """Everything that can be named on the command line, one line each."""
-    from ltx.config.compose import GROUPS, config_dir, experiments
+    from ltx.config.registry import GROUPS, config_dir, experiments
     from ltx.pruning.controls import CONTROLS
 
     console = Console()
