@@ -85,8 +85,8 @@ def test_the_ends_of_the_line_are_the_copies(lenet):
     first, second = slice(0, 2), slice(2, 4)
     torch.testing.assert_close(line.train_error[:, -1], 1 - outcome.train_measure[first])
     torch.testing.assert_close(line.train_error[:, 0], 1 - outcome.train_measure[second])
-    torch.testing.assert_close(line.test_error[:, -1], 1 - outcome.curve.test_accuracy[first, -1])
-    torch.testing.assert_close(line.test_error[:, 0], 1 - outcome.curve.test_accuracy[second, -1])
+    torch.testing.assert_close(line.test_error[:, -1], 1 - outcome.curve.test_measure[first, -1])
+    torch.testing.assert_close(line.test_error[:, 0], 1 - outcome.curve.test_measure[second, -1])
 
 
 def test_copies_with_the_same_order_are_the_same_network(lenet):

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TINY
+from helpers import header_of, ticket_on_disk
+from safetensors.torch import load_file
 
 from ltx.config.compose import compose
 from ltx.experiment.execute import execute
@@ -101,23 +103,20 @@ def test_the_manifest_says_what_was_run(folder):
 
 
 def test_every_weight_that_was_pruned_is_zero_on_disk(folder):
-    from safetensors.torch import load_file
-
     for place in folder.glob("level_*/*"):
-        ticket, trained = (load_file(place / f"{name}.safetensors") for name in ("ticket", "trained"))
+        (mask, _), trained = ticket_on_disk(place), load_file(place / "trained.safetensors")
         for name in ("1.weight", "3.weight"):
-            alive = ticket[f"mask/{name}"]
+            alive = mask[name]
             assert (trained[f"final/{name}"][~alive] == 0).all()
             assert (trained[f"final/{name}"][alive] != 0).any()
 
 
 def test_tickets_start_from_the_weights_of_the_rewind_step(folder):
-    from safetensors.torch import load_file
-
-    dense = load_file(folder / "level_00/ticket/trained.safetensors")
+    at = header_of(folder / "level_00/ticket/trained.safetensors")["at"]
+    dense = load_file(folder / "weights" / f"{at['0']}.safetensors")
     for level in (1, 2):
-        ticket = load_file(folder / f"level_0{level}/ticket/ticket.safetensors")
-        assert torch.equal(ticket["weights/1.weight"], dense["at/0/1.weight"])
+        _, weights = ticket_on_disk(folder / f"level_0{level}/ticket")
+        assert torch.equal(weights["1.weight"], dense["1.weight"])
 
 
 # methods.md 1.4: percent of weights remaining, as the paper has them or as its formula gives them
