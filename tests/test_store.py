@@ -14,6 +14,7 @@ from conftest import TINY, spawn
 from filelock import FileLock
 from helpers import assert_same, interrupt_at
 
+import ltx.engine.training
 import ltx.experiment.loop
 import ltx.experiment.store
 from ltx.config.compose import compose
@@ -96,9 +97,9 @@ def test_a_resumed_round_starts_from_its_checkpoint_and_not_from_the_beginning(t
         go(tmp_path, *STACKED)
     monkeypatch.undo()
     steps = []
-    advance = ltx.engine.train.Training._advance
+    advance = ltx.engine.training.Training.step
     monkeypatch.setattr(
-        ltx.engine.train.Training, "_advance", lambda self: steps.append(self.where) or advance(self)
+        ltx.engine.training.Training, "step", lambda self: steps.append(self.where) or advance(self)
     )
     go(tmp_path, *STACKED)
     assert steps.count("level 0, ticket") == 13

@@ -24,8 +24,7 @@ from safetensors.torch import save as to_bytes
 from ltx import __version__
 from ltx.core.goal import Goal
 from ltx.core.task import Task
-from ltx.core.ticket import OWN, Curve, Round, Ticket, Trained, Tree, digest, unmeasured
-from ltx.engine.train import below
+from ltx.core.ticket import OWN, Curve, Round, Ticket, Trained, Tree, below, digest, unmeasured
 from ltx.errors import Busy, Damaged, Interrupted, UserError
 from ltx.experiment import cost, overlap, sizes
 from ltx.files import fit, read_bytes, read_json, write
@@ -138,7 +137,7 @@ class Store:
             return None
         if ticket[1].get("ticket") != identity(round.ticket):
             return None
-        return unflatten(trained[0], self.task.device)
+        return unflatten(trained[0], round.ticket.mask, self.task.device)
 
     def save(self, round: Round, trained: Trained) -> Trained:
         folder = self._folder(round)
@@ -157,7 +156,10 @@ class Store:
         ticket = {f"mask/{name}": alive for name, alive in round.ticket.mask.items()}
         ticket |= {f"weights/{name}": tensor for name, tensor in round.ticket.weights.items()}
         save(folder / "ticket.safetensors", ticket, **about)
-        save(folder / "trained.safetensors", flatten(trained), **about)
+        outcome = flatten(trained)
+        if any(not torch.equal(alive, trained.mask[name]) for name, alive in round.ticket.mask.items()):
+            outcome |= {f"mask/{name}": alive for name, alive in trained.mask.items()}
+        save(folder / "trained.safetensors", outcome, **about)
         shutil.rmtree(folder / "progress", ignore_errors=True)
         self.trained_now += 1
         return trained
@@ -277,6 +279,7 @@ def flatten(trained: Trained) -> Tree:
         **{f"at/{step}/{name}": t for step, tree in trained.at.items() for name, t in tree.items()},
         **{f"curve/{key}": value for key, value in trained.curve.tree().items()},
         **{f"memo/{name}": tensor for name, tensor in trained.memo.items()},
+        **{f"optimizer/{key}": tensor for key, tensor in trained.optimizer.items()},
         "train_measure": trained.train_measure,
         "diverged": trained.diverged,
         "steps": trained.steps,
@@ -285,14 +288,19 @@ def flatten(trained: Trained) -> Tree:
     }
 
 
-def unflatten(tree: Tree, device: torch.device) -> Trained:
-    """The Trained that `flatten` took apart, weights on the device and measurements on the CPU."""
+def unflatten(tree: Tree, mask: Tree, device: torch.device) -> Trained:
+    """The Trained that `flatten` took apart, weights on the device and measurements on the CPU.
+
+    `mask` is the ticket's: the file has another only if training has changed it.
+    """
     at: dict[int, Tree] = {}
     for key, tensor in below(tree, "at/").items():
         step, name = key.split("/", 1)
         at.setdefault(int(step), {})[name] = tensor.to(device)
     return Trained(
         final={name: tensor.to(device) for name, tensor in below(tree, "final/").items()},
+        mask={name: alive.to(device) for name, alive in below(tree, "mask/").items()} or mask,
+        optimizer={key: tensor.to(device) for key, tensor in below(tree, "optimizer/").items()},
         at=at,
         curve=Curve.of(below(tree, "curve/")),
         train_measure=tree["train_measure"],

@@ -17,9 +17,8 @@ from ltx.config.explain import first_line
 from ltx.config.registry import GROUPS, schema
 from ltx.config.run import Run
 from ltx.core.task import Task
-from ltx.core.ticket import Ticket, Tree
+from ltx.core.ticket import Ticket, Tree, below
 from ltx.engine.feed import Normalise
-from ltx.engine.train import below
 from ltx.errors import UserError, demand, unknown
 from ltx.experiment.store import read
 from ltx.files import read_csv, read_yaml
