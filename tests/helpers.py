@@ -13,7 +13,7 @@ from conftest import TINY
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import ltx.engine.train
+import ltx.engine.training
 from ltx.experiment.status import Sweep
 from ltx.pruning import masks
 from ltx.pruning.scores import magnitude
@@ -43,23 +43,6 @@ class Dies(Net):
 """
 
 
-class Never:
-    """A checkpoint that is never due."""
-
-    def load(self):
-        return None
-
-    def due(self):
-        return False
-
-    def save(self, state):
-        raise AssertionError
-
-
-def silent(step, accuracy):
-    pass
-
-
 def halved(task):
     """A ticket with half of every layer's weights."""
     dense = task.dense()
@@ -69,7 +52,7 @@ def halved(task):
 
 def interrupt_at(monkeypatch, nth, number=signal.SIGINT):
     """Send this process a signal in the nth step of a run."""
-    advance, count = ltx.engine.train.Training._advance, []
+    advance, count = ltx.engine.training.Training.step, []
 
     def interrupted(self):
         advance(self)
@@ -77,7 +60,7 @@ def interrupt_at(monkeypatch, nth, number=signal.SIGINT):
         if len(count) == nth:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(ltx.engine.train.Training, "_advance", interrupted)
+    monkeypatch.setattr(ltx.engine.training.Training, "step", interrupted)
 
 
 def plan_of(out):

@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import compose_task
-from helpers import Never
 from typer.testing import CliRunner
 
 from ltx.cli import app
 from ltx.config.compose import compose
-from ltx.core.checks import Checks
+from ltx.core.session import Session
 from ltx.core.task import Layers, Prunable, Task
 from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
@@ -28,7 +27,7 @@ SMALL = ["model.hidden=[20]", "recipe.steps=60", "recipe.eval_every=30", "replic
 
 
 def trained(task, plan, ticket, **round):
-    return train(task, Round(0, ticket, plan, **round), Checks(), Never(), lambda step, accuracy: None)
+    return train(task, Round(0, ticket, plan, **round), Session())
 
 
 def copies_of(task, plan, ticket, twin):

@@ -11,7 +11,7 @@ from torch import nn
 
 from ltx import report
 from ltx.config.compose import compose
-from ltx.core.checks import Checks
+from ltx.core.session import Session
 from ltx.core.task import Layers
 from ltx.core.ticket import Curve, Hooks, Round, Ticket
 from ltx.engine.train import train
@@ -54,7 +54,7 @@ class Memory:
 
 
 def trained(task, round, checkpoint=None):
-    return train(task, round, Checks(), checkpoint or Memory(), lambda step, accuracy: None)
+    return train(task, round, Session(checkpoint=checkpoint or Memory()))
 
 
 # -- the mask distance, and when a ticket is drawn

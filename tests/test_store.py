@@ -16,6 +16,7 @@ from filelock import FileLock
 from helpers import assert_same, interrupt_at
 from safetensors.torch import save_file
 
+import ltx.engine.training
 import ltx.experiment.loop
 import ltx.experiment.machine
 import ltx.experiment.store
@@ -99,9 +100,9 @@ def test_a_resumed_round_starts_from_its_checkpoint_and_not_from_the_beginning(t
         go(tmp_path, *STACKED)
     monkeypatch.undo()
     steps = []
-    advance = ltx.engine.train.Training._advance
+    advance = ltx.engine.training.Training.step
     monkeypatch.setattr(
-        ltx.engine.train.Training, "_advance", lambda self: steps.append(self.where) or advance(self)
+        ltx.engine.training.Training, "step", lambda self: steps.append(self.where) or advance(self)
     )
     go(tmp_path, *STACKED)
     assert steps.count("level 0, ticket") == 13

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from ltx.core.goal import Goal
+from ltx.core.task import Task
 from ltx.core.ticket import Tree
 from ltx.data.base import Split
 from ltx.engine.feed import Feed, chunks
+from ltx.models.base import evaluating, filled
+from ltx.streams import seeded
 
 
 class Outputs(Protocol):
@@ -31,3 +34,14 @@ def evaluate(goal: Goal, network: Outputs, feed: Feed, split: Split) -> Tree:
     measured = goal.measures(torch.as_tensor(sum(parts)), len(split))
     worst = -torch.inf if goal.higher else torch.inf
     return measured | {goal.measure: torch.nan_to_num(measured[goal.measure], worst, torch.inf, -torch.inf)}
+
+
+@torch.no_grad()
+def own_outputs(task: Task, weights: Tree, inputs: Tensor) -> Tensor:
+    """What the task's network itself, built anew, makes of inputs [N, ...] with R weights, [R, N, K]."""
+    network, found = task.network(), []
+    for r, seed in enumerate(task.seeds):
+        filled(network, {name: tensor[r] for name, tensor in weights.items()})
+        with seeded(seed, "evaluation"), evaluating(network):
+            found.append(network(inputs).float())
+    return torch.stack(found)

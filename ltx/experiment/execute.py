@@ -16,8 +16,9 @@ from ltx.config.identity import Composed
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
+from ltx.core.ticket import Round
 from ltx.engine.device import tune
-from ltx.engine.forward import choose
+from ltx.engine.executors import choose
 from ltx.errors import Interrupted, UserError, demand
 from ltx.experiment.growth import Growth, there
 from ltx.experiment.journal import Journal
@@ -165,7 +166,7 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
         "goal": {"name": "classification", **task.goal.described()},
         "fingerprint": task.data.fingerprint,
         "examples": {name: len(split) for name, split in splits.items()},
-        "engine": choose(task.network(), plan).name,
+        "engine": choose(task, Round(0, task.dense(), plan)).name,
     }
 
 

@@ -121,9 +121,7 @@ class Journal:
         saved = self.store.load(round)
         self.checks.hold("a saved round can be read back", saved is not None, where)
         assert saved is not None
-        self.checks.zero(
-            "weights in the saved file", saved.final, round.ticket.mask, ~trained.diverged, where
-        )
+        self.checks.zero("weights in the saved file", saved.final, trained.mask, ~trained.diverged, where)
         return saved
 
     def _publish(self, status: str, **more: object) -> None:

@@ -10,6 +10,7 @@ import torch
 from ltx.config.run import Run
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan
+from ltx.core.session import Session
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Trained
 from ltx.engine.train import train
@@ -51,7 +52,7 @@ def settle(
     """A round's outcome: known, or trained now."""
 
     def now() -> Trained:
-        return train(task, round, journal.checks, journal.store.checkpoint(round), journal.show.tick)
+        return train(task, round, Session(journal.checks, journal.store.checkpoint(round), journal.show.tick))
 
     return journal.settle(round, now, lost, told)
 

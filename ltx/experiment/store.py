@@ -21,7 +21,7 @@ from ltx.experiment import sealed
 from ltx.experiment.checkpoint import CHECKPOINT_SECONDS, Checkpoint
 from ltx.files import below as parts
 from ltx.files import left_over
-from ltx.pruning.masks import packed
+from ltx.pruning.masks import packed, unpacked
 
 ASIDE = ".aside"
 """Where rounds wait that made room for another: a run that grows may ask for them at another level."""
@@ -118,6 +118,8 @@ class Store:
             "start": list(round.starts) or round.start,
             "keep": round.keep,
             "of": round.of,
+            "patience": round.patience,
+            "warm": digest(round.warm),
             "seeds": self.task.seeds,
             "ticket": identity(self.digest(round.ticket.weights), round.ticket.mask),
         }
@@ -180,7 +182,7 @@ class Store:
     def _unflatten(self, path: Path, file: sealed.Sealed, round: Round) -> Trained:
         try:
             at = {int(step): self.kept(sha) for step, sha in file.header["at"].items()}
-            trained = unflatten(file.tree, at, self.task.device)
+            trained = unflatten(file.tree, at, round.ticket.mask, self.task.device)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Damaged(path, f"it lacks {error}") from error
         shapes = {name: tensor.shape for name, tensor in round.ticket.weights.items()}
@@ -251,7 +253,7 @@ class Store:
         self._save(place / "ticket.safetensors", bits(round.ticket.mask), mine | header | {"kind": "ticket"})
         self._save(
             place / "trained.safetensors",
-            flatten(trained),
+            flatten(trained, round.ticket.mask),
             {**trainer, **header, "kind": "trained", "at": at},
         )
         remove(place / "progress")
@@ -357,9 +359,19 @@ def layer_table(task: Task, ticket: Ticket) -> dict[str, Any]:
     }
 
 
-def flatten(trained: Trained) -> Tree:
-    """A Trained as one flat tree of tensors, without the weights `at` steps on the way."""
+def flatten(trained: Trained, mask: Tree) -> Tree:
+    """A Trained as one flat tree of tensors, without the weights `at` steps on the way.
+
+    Its mask is in it only if it is not the ticket's: if training has changed it.
+    """
+    own = (
+        {}
+        if all(torch.equal(alive, trained.mask[name]) for name, alive in mask.items())
+        else bits(trained.mask)
+    )
     return {
+        **own,
+        **{f"optimizer/{key}": tensor for key, tensor in trained.optimizer.items()},
         **{f"final/{name}": tensor for name, tensor in trained.final.items()},
         **{f"curve/{key}": value for key, value in trained.curve.tree().items()},
         **{f"memo/{name}": tensor for name, tensor in trained.memo.items()},
@@ -371,9 +383,15 @@ def flatten(trained: Trained) -> Tree:
     }
 
 
-def unflatten(tree: Tree, at: dict[int, Tree], device: torch.device) -> Trained:
+def unflatten(tree: Tree, at: dict[int, Tree], mask: Tree, device: torch.device) -> Trained:
     """The Trained that `flatten` took apart, weights on the device and measurements on the CPU."""
+    own = {
+        name: unpacked(part, mask[name][0].numel()).view_as(mask[name])
+        for name, part in below(tree, "mask/").items()
+    }
     return Trained(
+        mask={name: alive.to(device) for name, alive in own.items()} or mask,
+        optimizer={key: tensor.to(device) for key, tensor in below(tree, "optimizer/").items()},
         final={name: tensor.to(device) for name, tensor in below(tree, "final/").items()},
         at=at,
         curve=Curve.of(below(tree, "curve/")),

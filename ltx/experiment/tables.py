@@ -69,7 +69,7 @@ class Record:
         return {
             "levels": self._levels(round, trained),
             "curves": self._curves(round, trained),
-            "layers": self._layers(round),
+            "layers": self._layers(round, trained),
             "masks": self._masks(round, trained),
             "costs": self._keyed(round, self.ledger.rows(round, trained)),
             "size": self._keyed(round, self.sizes.rows(trained)),
@@ -88,7 +88,8 @@ class Record:
         return [(*key, *row) for key, row in zip(self._keys(round), rows, strict=True)]
 
     def _levels(self, round: Round, trained: Trained) -> Rows:
-        alive, curve = self.task.alive(round.ticket).tolist(), trained.curve
+        alive = self.task.alive(round.ticket.masked(trained.mask)).tolist()
+        curve = trained.curve
         best, last = curve.early_stop(), curve.last()
         further = [curve.further[f"test_{name}"] for name in self.task.goal.further]
         rows = []
@@ -120,8 +121,8 @@ class Record:
             if measured[r, e]
         ]
 
-    def _layers(self, round: Round) -> Rows:
-        kept, layers = round.ticket.kept(), self.task.layers
+    def _layers(self, round: Round, trained: Trained) -> Rows:
+        kept, layers = round.ticket.masked(trained.mask).kept(), self.task.layers
         return [
             (*key, layer, layers.kinds[layer], size, int(kept[layer][r]) if layer in kept else size)
             for r, key in enumerate(self._keys(round))
@@ -129,7 +130,7 @@ class Record:
         ]
 
     def _masks(self, round: Round, trained: Trained) -> Rows:
-        described = overlap.described(round.ticket.mask, ~trained.diverged)
+        described = overlap.described(trained.mask, ~trained.diverged)
         return [
             (*key, layer, *facts[r])
             for r, key in enumerate(self._keys(round))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan, in_steps
+from ltx.core.session import Session
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket, Trained, Tree
 from ltx.engine.train import train
@@ -145,7 +146,7 @@ def trained(task: Task, round: Round, scratch: Path, stop: Callable[[], bool]) -
     with Show() as show:
         show.begin(task, round)
         place = {"level": round.level, "role": round.role, "ticket": ticket_identity(round.ticket)}
-        outcome = train(task, round, Checks(), Checkpoint(path, place, stop), show.tick)
+        outcome = train(task, round, Session(Checks(), Checkpoint(path, place, stop), show.tick))
     path.unlink(missing_ok=True)
     return outcome
 
