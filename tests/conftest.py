@@ -22,7 +22,8 @@ def compose_task(*overrides):
     run = compose(list(overrides)).run
     data = run.dataset.load()
     layers = run.layers(tuple(data.train.images.shape[1:]), data.classes)
-    return Task(run.model, data, layers, run.seeds, torch.device("cpu")), run.recipe.plan(len(data.train))
+    task = Task(run.model, data, layers, run.seeds, torch.device("cpu"), engine=run.engine)
+    return task, run.recipe.plan(len(data.train))
 
 
 @pytest.fixture(autouse=True)

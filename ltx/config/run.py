@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 from ltx.config.trackers import TRACKERS
 from ltx.core.recipe import Recipe
-from ltx.core.task import Layers, Prunable
+from ltx.core.task import ENGINES, Layers, Prunable
 from ltx.data.base import Dataset
 from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, at_least, each, knob, one_of
@@ -42,6 +42,11 @@ class Run(Knobs):
     control_draws: int = knob(1, at_least(1), "how often each control is drawn for each ticket", grows=True)
     out: str = knob("results", None, "the folder that runs go under", result=False)
     device: str = knob("auto", None, "auto | cpu | cuda | cuda:1 | mps", result=False)
+    engine: str = knob(
+        "dense",
+        one_of(ENGINES),
+        "dense | auto (by density, on a CPU) | kernel | csr: how pruned layers are computed",
+    )
     checkpoint_seconds: float = knob(
         60.0, at_least(0.0), "a kill costs at most this much training", result=False
     )

@@ -18,7 +18,7 @@ from ltx.core.recipe import Plan
 from ltx.core.task import Task
 from ltx.core.ticket import Round
 from ltx.engine.device import tune
-from ltx.engine.executors import choose
+from ltx.engine.executors import choose, demand_engine
 from ltx.errors import Interrupted, UserError, demand
 from ltx.experiment.growth import Growth, there
 from ltx.experiment.journal import Journal
@@ -46,7 +46,8 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
     layers = run.layers(data.shape, data.classes)
     plan = run.recipe.plan(len(data.train))
     run.method.check(layers, plan)
-    task = Task(run.model, data, layers, run.seeds, device)
+    task = Task(run.model, data, layers, run.seeds, device, engine=run.engine)
+    demand_engine(task, plan)
     folder = composed.folder(data.fingerprint)
     with logging_to(folder / LOG) if logged else nullcontext(), stopping() as stop:
         about = {"config": composed.config, **machine(device)}
@@ -81,7 +82,7 @@ def complete(
     show.say(
         f"{composed.name}: {about['method']} on {about['dataset']}, {task.describe()}, "
         f"seeds {task.seeds[0]}..{task.seeds[-1]}, {plan.steps} steps a round, "
-        f"replicates {about['engine']}, {about['device']}\nresults go to {store.folder}"
+        f"replicates {about['engine']}, {about['device']}, engine {task.engine}\nresults go to {store.folder}"
     )
     if composed.dropped:
         show.say(f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}")

@@ -167,7 +167,7 @@ def load_task(run: Run, manifest: dict[str, Any]) -> Task:
     was = manifest["fingerprint"]
     demand(data.fingerprint == was, "dataset", data.fingerprint, f"the run was trained on data {was}")
     layers = run.layers(data.shape, data.classes)
-    return Task(run.model, data, layers, run.seeds, device)
+    return Task(run.model, data, layers, run.seeds, device, engine=run.engine)
 
 
 def examples(run: Run, manifest: dict[str, Any], split: str) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ltx.core.ticket import Tree, below
-from ltx.engine.executors.graph import Node
+from ltx.engine.executors.graph import Node, Shape, form, shapes, window
 from ltx.engine.executors.operations import BatchNorm, Mean, Operation, Pool, Relu, Values
 from ltx.engine.executors.products import Layer
 from ltx.engine.kernels.lanes import Lanes
@@ -56,13 +56,14 @@ def assemblable(nodes: list[Node]) -> bool:
 class Assembly:
     """The operations of R networks on batches of one size, and the values at both ends."""
 
-    def __init__(self, parts: Parts, shape: tuple[int, int, int], batch: int) -> None:
+    def __init__(self, parts: Parts, shape: Shape, batch: int) -> None:
         self.parts, self.nodes, self.readers = parts, parts.nodes, consumers(parts.nodes)
         self.fused = [self._fused(place) for place in range(len(self.nodes))]
         border = max([0, *(reach(node.module) for node in self.nodes)])
+        self.shapes = shapes(self.nodes, shape)
         self.lanes: list[Lanes] = []
         for place in range(len(self.nodes)):
-            self.lanes.append(self._lanes(place, shape, batch, border))
+            self.lanes.append(self._lanes(place, batch, border))
         self.values = self._memory()
         self.operations: list[Operation] = [
             operation for place in range(len(self.nodes)) if (operation := self._operation(place)) is not None
@@ -86,33 +87,19 @@ class Assembly:
 
     # -- where values lie ---------------------------------------------------------------------------------------
 
-    def _lanes(self, place: int, shape: tuple[int, int, int], batch: int, border: int) -> Lanes:
+    def _lanes(self, place: int, batch: int, border: int) -> Lanes:
         node, read = self.nodes[place], [self.nodes[i].kind for i in self.readers[place]]
-        border = 0 if read == ["flatten"] else border
-        if node.kind == "input":
-            channels, height, width = shape
-            if read == ["flatten"]:
-                return Lanes(batch, channels * height * width, together=True)
-            return Lanes(batch, channels, height, width, border)
-        before = self.lanes[node.inputs[0]]
-        match node.module:
-            case nn.Linear():
-                return Lanes(batch, node.module.out_features, together=True)
-            case nn.Conv2d():
-                kernel, stride, padding = form(node.module)
-                height, width = (
-                    (side + 2 * padding - kernel) // stride + 1 for side in (before.height, before.width)
-                )
-                return Lanes(batch, node.module.out_channels, height, width, border)
-            case nn.MaxPool2d():
-                size = window(node.module)
-                return Lanes(batch, before.channels, before.height // size, before.width // size, border)
-            case nn.AdaptiveAvgPool2d():
-                return Lanes(batch, before.channels)
-            case nn.Flatten():
-                units = before.channels * before.height * before.width
-                return before if before.together else Lanes(batch, units)
-        return before
+        channels, height, width = self.shapes[place]
+        if node.kind == "input" and read == ["flatten"]:
+            return Lanes(batch, channels * height * width, together=True)
+        if isinstance(node.module, nn.Linear):
+            return Lanes(batch, channels, together=True)
+        if node.kind in ("flatten", "mean"):
+            before = self.lanes[node.inputs[0]]
+            return before if before.together else Lanes(batch, channels)
+        if node.kind in ("relu", "norm", "add"):
+            return self.lanes[node.inputs[0]]
+        return Lanes(batch, channels, height, width, 0 if read == ["flatten"] else border)
 
     def _memory(self) -> list[Values]:
         """Values in order; gradients in reverse, in the memory of the reader's own where it writes in place."""
@@ -207,18 +194,6 @@ class Assembly:
         """Whether anything before a value learns."""
         node = self.nodes[place]
         return node.kind in ("product", "norm") or any(self._needs_gradient(i) for i in node.inputs)
-
-
-def form(module: nn.Module | None) -> tuple[int, int, int]:
-    """Kernel, stride and padding; a dense layer is a convolution of 1x1."""
-    if not isinstance(module, nn.Conv2d):
-        return 1, 1, 0
-    return module.kernel_size[0], module.stride[0], int(module.padding[0])
-
-
-def window(module: nn.MaxPool2d) -> int:
-    assert isinstance(module.kernel_size, int)
-    return module.kernel_size
 
 
 def reach(module: nn.Module | None) -> int:

@@ -35,6 +35,11 @@ class Executor(ABC):
     def suits(cls, network: nn.Module, task: Task, round: Round) -> bool:
         """Whether the task's network can be computed so in this round: its mask, plan, hooks and channels."""
 
+    @property
+    def identity(self) -> str:
+        """What the last bits of a result depend on."""
+        return self.build or self.name
+
     @abstractmethod
     def __init__(self, task: Task, round: Round) -> None:
         """R networks at the round's start, in memory of their own."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ltx.engine.executors.stacked import ordinary, plain
+from ltx.models.base import Shape
 from ltx.models.resnet import Block
 
 CONTAINERS = {nn.Sequential, Block}
@@ -91,3 +92,38 @@ def known(module: nn.Module) -> bool:
         case nn.Flatten():
             return (module.start_dim, module.end_dim) == (1, -1)
     return type(module) in CONTAINERS | set(MODULES)
+
+
+def shapes(nodes: list[Node], shape: Shape) -> list[Shape]:
+    """Channels, height and width of what each operation makes of images of a shape."""
+    found: list[Shape] = []
+    for node in nodes:
+        channels, height, width = found[node.inputs[0]] if node.inputs else shape
+        match node.module:
+            case nn.Conv2d():
+                kernel, stride, padding = form(node.module)
+                height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+                found.append((node.module.out_channels, height, width))
+            case nn.Linear():
+                found.append((node.module.out_features, 1, 1))
+            case nn.MaxPool2d():
+                found.append((channels, height // window(node.module), width // window(node.module)))
+            case nn.AdaptiveAvgPool2d():
+                found.append((channels, 1, 1))
+            case nn.Flatten():
+                found.append((channels * height * width, 1, 1))
+            case _:
+                found.append((channels, height, width))
+    return found
+
+
+def form(module: nn.Module | None) -> tuple[int, int, int]:
+    """Kernel, stride and padding; a dense layer is a convolution of 1x1."""
+    if not isinstance(module, nn.Conv2d):
+        return 1, 1, 0
+    return module.kernel_size[0], module.stride[0], int(module.padding[0])
+
+
+def window(module: nn.MaxPool2d) -> int:
+    assert isinstance(module.kernel_size, int)
+    return module.kernel_size

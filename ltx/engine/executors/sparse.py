@@ -9,19 +9,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ltx.core.recipe import Plan
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Tree
 from ltx.engine.executors.assembly import Assembly, Parts, assemblable
 from ltx.engine.executors.base import Executor
-from ltx.engine.executors.graph import Node, read
+from ltx.engine.executors.graph import Node, read, shapes
 from ltx.engine.kernels.lanes import BLOCK, Port
 from ltx.engine.kernels.library import best
+from ltx.errors import demand
 from ltx.models.base import tensors
 
 BREAK_EVEN = {"kernel": 0.4, "csr": 0.25}
 """Densities below which a layer is computed from its survivors: see benchmarks/sparse.py, which prints them.
 
 Measured once and written here, never timed at run time: the same command chooses the same everywhere."""
+
+
+WORTH = 0.9
+"""What part of the dense products' time the survivors' may take for a network to be computed so: the rest is lost
+where dense layers beside change the layout."""
 
 
 class Sparse(Executor):
@@ -38,9 +45,7 @@ class Sparse(Executor):
         if hooks.penalty or hooks.project or hooks.regrow or round.channels:
             return False
         nodes = graph(network)
-        return nodes is not None and any(
-            way != "dense" for ways in ways_of(nodes, task, round.ticket.mask).values() for way in ways
-        )
+        return nodes is not None and all(worth(nodes, task, round.ticket.mask))
 
     def __init__(self, task: Task, round: Round) -> None:
         network = task.network()
@@ -155,6 +160,27 @@ class Sparse(Executor):
         return found
 
 
+def demand_engine(task: Task, plan: Plan) -> None:
+    """Refuse an engine, asked for by its name, that cannot compute the task's network here; raises UserError."""
+    if task.engine not in ("kernel", "csr"):
+        return
+    key = "engine"
+    compiled = task.engine != "kernel" or best() is not None
+    demand(
+        compiled, key, task.engine, "the kernels were not compiled (ltx --version); choose auto, csr or dense"
+    )
+    demand(task.device.type == "cpu", key, task.engine, f"it needs device=cpu, not {task.device.type}")
+    demand(
+        plan.precision == "float32",
+        key,
+        task.engine,
+        f"it needs recipe.precision=float32, not {plan.precision}",
+    )
+    nodes = graph(task.network())
+    known = nodes is not None and bool(ways_of(nodes, task, {}))
+    demand(known, key, task.engine, "it does not know all of this network's layers; choose auto or dense")
+
+
 def in_one_block(leaves: Tree) -> tuple[Tensor, Tree]:
     """A stack [R, P] that holds every leaf [R, ...], each at a whole block of numbers; and the leaves in it."""
     rows = {name: leaf.flatten(1) for name, leaf in leaves.items()}
@@ -174,6 +200,24 @@ def graph(network: nn.Module) -> list[Node] | None:
     return nodes if nodes is not None and assemblable(nodes) else None
 
 
+def worth(nodes: list[Node], task: Task, mask: Tree) -> list[bool]:
+    """Whether each replicate costs less so; an engine asked for by its name is taken wherever anything is pruned."""
+    ways = ways_of(nodes, task, mask)
+    if not ways:
+        return [False]
+    rows = {name: densities(mask, name, task.replicates) for name in ways}
+    if task.engine != "auto":
+        return [any(row[r] < 1 for row in rows.values()) for r in range(task.replicates)]
+    dense, ours = 0.0, torch.zeros(task.replicates)
+    for node, (_, height, width) in zip(nodes, shapes(nodes, task.data.shape), strict=True):
+        if isinstance(node.module, nn.Linear | nn.Conv2d):
+            products = node.module.weight.numel() * height * width
+            name, dense = f"{node.name}.weight", dense + products
+            for r, way in enumerate(ways[name]):
+                ours[r] += products * (1 if way == "dense" else rows[name][r] / BREAK_EVEN[way])
+    return (ours < WORTH * dense).tolist()
+
+
 def ways_of(nodes: list[Node], task: Task, mask: Tree) -> dict[str, list[str]]:
     """For every layer's weight how each replicate computes it: from its own density and the device alone.
 
@@ -185,11 +229,19 @@ def ways_of(nodes: list[Node], task: Task, mask: Tree) -> dict[str, list[str]]:
     if convolutions and (sparse == "csr" or not compiled):  # CSR of convolutions never pays
         return {}
     least = BREAK_EVEN[sparse] if task.engine == "auto" else 1.0
-    names = [f"{node.name}.weight" for node in nodes if node.kind == "product"]
     return {
-        name: [sparse if density < least else "dense" for density in densities(mask, name, task.replicates)]
-        for name in names
+        f"{node.name}.weight": [
+            sparse if density < least or few(node.module) else "dense"
+            for density in densities(mask, f"{node.name}.weight", task.replicates)
+        ]
+        for node in nodes
+        if node.kind == "product"
     }
+
+
+def few(module: nn.Module | None) -> bool:
+    """Whether a convolution reads so little that changing the layout for torch's would cost more than it saves."""
+    return isinstance(module, nn.Conv2d) and module.weight[0].numel() <= 64
 
 
 def densities(mask: Tree, name: str, replicates: int) -> list[float]:
