@@ -23,7 +23,7 @@ import ltx.experiment.store
 from ltx.config.compose import compose
 from ltx.errors import Damaged, Interrupted, UserError
 from ltx.experiment.execute import execute
-from ltx.experiment.sealed import Outdated, read, save
+from ltx.core.sealed import Outdated, read, save
 from ltx.files import write
 
 STACKED = (*TINY, "controls=[reinit]", "method.levels=1")
