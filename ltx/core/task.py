@@ -102,14 +102,14 @@ class Task:
     def network(self) -> nn.Module:
         """One network on the device, its values of no account."""
         with seeded(0):
-            return self.model.build(self.data.shape, self.data.classes).to(self.device)
+            return self.model.build(self.data.shape, self.data.outputs).to(self.device)
 
     def initial(self, *purpose: object) -> Tree:
         """Freshly initialised weights and buffers [R, *shape], one stream per seed and purpose."""
         states = []
         for seed in self.seeds:
             with seeded(seed, "init", *purpose):
-                network = self.model.build(self.data.shape, self.data.classes)
+                network = self.model.build(self.data.shape, self.data.outputs)
             states.append(network.state_dict())
         return {name: torch.stack([state[name] for state in states]).to(self.device) for name in states[0]}
 

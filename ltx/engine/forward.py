@@ -136,14 +136,17 @@ class Separate:
         for seed, network, x, y in zip(self.seeds, self.networks, images, labels, strict=True):
             torch.manual_seed(derive(seed, "dropout", step))
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
-                loss = self.goal.mean(network(x.contiguous(memory_format=self.layout)), y)
+                loss = self.goal.mean(network(self._arranged(x)), y)
             loss.backward()
             losses.append(loss.detach())
         return torch.stack(losses).float()
 
+    def _arranged(self, inputs: Tensor) -> Tensor:
+        return inputs.contiguous(memory_format=self.layout) if inputs.ndim == 4 else inputs
+
     @torch.no_grad()
     def outputs(self, images: Tensor) -> Tensor:
-        outputs, images = [], images.contiguous(memory_format=self.layout)
+        outputs, images = [], self._arranged(images)
         for network in self.networks:
             network.eval()
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half):

@@ -156,7 +156,7 @@ class Training:
                 self.seconds, self.joules = time.perf_counter() - began, meter.read()
                 checkpoint.save(self._state())
         goal = self.task.goal
-        on_train = evaluate(goal, self.network, self.feed, self.task.data.train)
+        on_train = evaluate(goal, self.network, self.task.data.prepare, self.task.data.train)
         if self.task.device.type == "cuda":
             torch.cuda.synchronize(self.task.device)
         self.seconds, self.joules = time.perf_counter() - began, meter.read()
@@ -206,7 +206,7 @@ class Training:
 
     def _evaluate(self) -> None:
         goal, data = self.task.goal, self.task.data
-        val, test = (evaluate(goal, self.network, self.feed, split) for split in (data.val, data.test))
+        val, test = (evaluate(goal, self.network, data.prepare, split) for split in (data.val, data.test))
         train_loss = self.tally / self.tallied if self.tallied else torch.full_like(self.tally, torch.nan)
         self.diverged |= ~val["loss"].isfinite() | ~self.tally.isfinite()
         point = {

@@ -18,7 +18,7 @@ class _VGG(Normalised):
 
     repeats: ClassVar[tuple[int, ...]]  # convolutions in each of at most five stages
 
-    def build(self, shape: Shape, classes: int) -> nn.Sequential:
+    def build(self, shape: Shape, outputs: int) -> nn.Sequential:
         """The four pools between five stages shrink the image sixteenfold."""
         self.demand(shape, least=2 ** (len(self.repeats) - 1))
         layers: list[nn.Module] = []
@@ -29,7 +29,7 @@ class _VGG(Normalised):
                 convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
                 layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
             channels = outputs
-        head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
+        head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs)
         return initialise(nn.Sequential(*layers, *head), self.init, self.bn_scale)
 
 

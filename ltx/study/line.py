@@ -16,7 +16,7 @@ from ltx.core.recipe import Plan
 from ltx.core.task import Task
 from ltx.core.ticket import Tree, copied
 from ltx.data.base import Split
-from ltx.engine.feed import Feed, chunks
+from ltx.engine.feed import Feed
 from ltx.engine.forward import Forward, Separate, choose
 from ltx.streams import derive
 
@@ -84,14 +84,12 @@ def between(task: Task, plan: Plan, first: Tree, second: Tree, *, recalibrate: b
 
 def predictions(network: Forward, feed: Feed, split: Split) -> Tensor:
     """The class that every replicate names for every example, [R, N]."""
-    return torch.cat(
-        [network.outputs(feed.normalise(part.images)).argmax(2) for part in chunks(split)], dim=1
-    )
+    return torch.cat([network.outputs(feed.prepare(part)).argmax(2) for part, _ in split.chunks()], dim=1)
 
 
 def wrong(found: Tensor, split: Split) -> Tensor:
     """Error [R] of predictions [R, N]."""
-    return (found != split.labels).float().mean(1)
+    return (found != split.targets).float().mean(1)
 
 
 def estimate(networks: Separate, feed: Feed) -> None:
