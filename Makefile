@@ -18,7 +18,9 @@ lint: .venv/lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.venv/ltx: pyproject.toml constraints.txt
+KERNELS = ltx/engine/kernels
+
+.venv/ltx: pyproject.toml constraints.txt hatch_build.py $(KERNELS)/sparse.c $(KERNELS)/lanes.h
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	@touch $@

@@ -9,6 +9,7 @@ a ratio is the median over the turns: a busy machine slows both sides alike. War
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
@@ -22,17 +23,17 @@ from torchvision import transforms
 from torchvision.datasets import VisionDataset
 
 from ltx.config.compose import compose
-from ltx.core.checks import Checks
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
-from ltx.engine import cpu
+from ltx.engine.device import tune
 from ltx.engine.evaluate import evaluate
+from ltx.engine.executors import Separate, Stacked, choose
+from ltx.engine.executors.separate import layout
 from ltx.engine.feed import Feed
-from ltx.engine.forward import Separate, Stacked, choose, layout
 from ltx.engine.optimizer import fused
-from ltx.engine.train import Training
+from ltx.engine.training import Training
 from ltx.experiment.store import cpu_name
 from ltx.pruning import masks
 from ltx.pruning.scores import magnitude
@@ -98,7 +99,7 @@ def ticket_of(task: Task, density: float) -> Ticket:
 def stepping(task: Task, plan: Plan, density: float = 1.0) -> Callable[[], object]:
     """One training step of the engine, everything included."""
     round = Round(0, ticket_of(task, density), plan)
-    return Training(task, round, Checks(), lambda step, accuracy: None)._advance
+    return Training(task, round).step
 
 
 def products(widths: list[int], replicates: int, batch: int, *, first: bool) -> Callable[[], None]:
@@ -211,12 +212,12 @@ def lenet() -> None:
         images, labels = Feed(task, plan).batch(0)
         for replicates in (1, 5):
             seeds = task.seeds[:replicates]
-            weights = {n: t[:replicates].clone() for n, t in ticket_of(task, 1.0).weights.items()}
-            way = kind(task.network(), weights, plan, seeds, task.goal)
+            some = replace(task, seeds=seeds)
+            way = kind(some, Round(0, some.dense(), plan))
             part = images[:replicates], labels[:replicates], 0
             ways[f"{kind.name} R = {replicates}"] = lambda way=way, part=part: way.backward(*part)
     took = measured(**ways)
-    print(f" forward and backward; the engine picks {choose(task.network(), plan).name}")
+    print(f" forward and backward; the engine picks {choose(task, Round(0, task.dense(), plan)).name}")
     for name, side in took.items():
         say(name, side)
 
@@ -229,11 +230,11 @@ def lenet() -> None:
         than=f"{5 * ratio(took['usual'], took['engine']):.1f} x   (target 6)",
     )
 
-    training = Training(task, Round(0, task.dense(), plan), Checks(), lambda step, accuracy: None)
+    training = Training(task, Round(0, task.dense(), plan))
     took = measured(
-        step=training._advance,
+        step=training.step,
         evaluation=lambda: [
-            evaluate(task.goal, training.network, data.prepare, s) for s in (data.val, data.test)
+            evaluate(task.goal, training.executor, data.prepare, s) for s in (data.val, data.test)
         ],
     )
     times = len(plan.evaluations(0))
@@ -257,7 +258,7 @@ def convolutional(name: str, *overrides: str) -> None:
         took = measured(
             engine=stepping(task, plan), masked=stepping(task, plan, 0.2), bare=bare_step(task, plan)
         )
-        print(f" R = {replicates}; the engine picks {choose(task.network(), plan).name}")
+        print(f" R = {replicates}; the engine picks {choose(task, Round(0, task.dense(), plan)).name}")
         say("bare forward, backward and optimizer of one network", took["bare"])
         for side in ("engine", "masked"):
             share = ratio(took[side], took["bare"]) / replicates
@@ -277,7 +278,7 @@ def resnet20() -> None:
 
 
 if __name__ == "__main__":
-    cpu.tune()
+    tune()
     print(
         f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians of {TURNS} turns"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ltx.config import compose as composing
-from ltx.config.compose import Composed
+from ltx.config.identity import Composed
 from ltx.errors import UserError
 from ltx.experiment.execute import execute
 from ltx.results import Results, load

@@ -25,7 +25,7 @@ HYDRA = {"ignore_unknown_options": True}  # Hydra's own flags go through
 
 
 def complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
-    from ltx.experiment.execute import completions
+    from ltx.sweep.launch import completions
 
     return completions([*(ctx.params.get("overrides") or []), *ctx.args], incomplete)
 
@@ -63,14 +63,17 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"ltx {__version__}")
+        from ltx.engine.kernels.library import best
+
+        build = best()
+        typer.echo(f"ltx {__version__}, sparse kernels: {build.name if build else 'not compiled'}")
         raise typer.Exit
 
 
 @app.command(context_settings=HYDRA)
 def run(overrides: Overrides = None) -> None:
     """Run one experiment, or continue it; ends with its table and figures."""
-    from ltx.experiment.execute import launch
+    from ltx.sweep.launch import launch
 
     launch(overrides or [])
 

@@ -238,7 +238,7 @@ def read_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
     return value
 
 
-def bounded_yaml(text: str) -> None:
+def bounded_yaml(text: str, largest: int = NODES) -> None:
     """Raise ValueError if a YAML text, read, would be very deep, very large, or hold itself (by aliases)."""
     sizes: dict[str, int] = {}
     open_: list[tuple[str | None, int]] = []  # anchor of each collection being read, and where it began
@@ -259,8 +259,8 @@ def bounded_yaml(text: str) -> None:
             if event.anchor not in sizes:
                 raise ValueError(f"*{event.anchor} holds itself")
             nodes += sizes[event.anchor]
-        if nodes > NODES:
-            raise ValueError(f"it has more than {NODES:,} values")
+        if nodes > largest:
+            raise ValueError(f"it has more than {largest:,} values")
         if len(open_) > DEEPEST:
             raise ValueError("its lists lie too deep within each other")
 

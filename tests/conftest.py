@@ -11,6 +11,7 @@ import torch
 from ltx.cli import main
 from ltx.config.compose import compose
 from ltx.core.task import Task
+from ltx.experiment import loop
 
 TINY = ("model.hidden=[16]", "replicates=2", "method.levels=2", "recipe.steps=30", "recipe.eval_every=10")
 """The default experiment made so small that a run takes a moment."""
@@ -68,3 +69,16 @@ def spawn(*words, patch="", cwd=None):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.fixture
+def rounds(monkeypatch):
+    """The rounds that are trained, by name, from now on."""
+    seen, train = [], loop.train
+
+    def counting(task, round, *rest):
+        seen.append(f"{round.level}/{round.name}")
+        return train(task, round, *rest)
+
+    monkeypatch.setattr(loop, "train", counting)
+    return seen

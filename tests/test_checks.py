@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 from conftest import TINY, compose_task
-from test_engine import Never, halved, silent
+from helpers import halved
 
 import ltx.experiment.loop
 import ltx.experiment.store
 from ltx.config.compose import compose
 from ltx.core.checks import Checks
 from ltx.core.ticket import Hooks, Round, Ticket, copied
-from ltx.engine.train import Training
+from ltx.engine.training import Training
 from ltx.errors import InvariantError
 from ltx.experiment.execute import execute
 from ltx.pruning import masks
@@ -42,6 +42,7 @@ def test_a_sound_run_counts_every_promise(tmp_path):
         "optimizer state",
         "saved file",
         "differs",
+        "network's own",
     ):
         assert words in promises
     assert all(count > 0 for count in told["checks"].values())
@@ -68,14 +69,14 @@ def test_a_start_that_shares_memory_with_the_rewind_weights(monkeypatch, tmp_pat
 def leaking(hooks=None):
     """A training whose mask is forgotten."""
     task, plan = compose_task(*RUN)
-    training = Training(task, Round(1, halved(task), plan, hooks=hooks or Hooks()), Checks(), silent)
-    training.alive = {}
+    training = Training(task, Round(1, halved(task), plan, hooks=hooks or Hooks()))
+    training.executor.alive = {}
     return training
 
 
 def test_a_mask_that_leaks():
     with pytest.raises(InvariantError, match="pruned weights"):
-        leaking().run(Never())
+        leaking().run()
 
 
 def test_a_mask_that_is_put_on_the_weights_alone():
@@ -87,7 +88,7 @@ def test_a_mask_that_is_put_on_the_weights_alone():
             weights[name].detach().mul_(alive)
 
     with pytest.raises(InvariantError, match="optimizer state"):
-        leaking(Hooks(project=project)).run(Never())
+        leaking(Hooks(project=project)).run()
 
 
 def test_a_diverged_replicate_is_no_broken_promise():

@@ -8,6 +8,7 @@ import pytest
 from conftest import TINY
 
 from ltx import __version__
+from ltx.engine.kernels.library import best
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,9 @@ def test_plot_draws_runs_anew_wherever_they_are(finished, tmp_path, ltx):
 
 def test_version(ltx):
     said = ltx("--version")
-    assert (said.code, said.out) == (0, f"ltx {__version__}\n")
+    built = said.out.removeprefix(f"ltx {__version__}, sparse kernels: ").strip()
+    assert said.code == 0
+    assert built == (best().name if best() else "not compiled")
 
 
 def test_cfg_job_shows_the_configuration_and_runs_nothing(tmp_path, monkeypatch, ltx):

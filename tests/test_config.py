@@ -8,10 +8,13 @@ import torch
 from conftest import TINY
 
 from ltx import data
-from ltx.config.compose import GROUPS, Run, compose, config_dir, experiments, keys
+from ltx.config.compose import compose
+from ltx.config.registry import GROUPS, config_dir, experiments, keys
+from ltx.config.run import Run
 from ltx.data.base import Data, Split
 from ltx.errors import UserError
-from ltx.experiment.execute import completions, execute
+from ltx.experiment.execute import execute
+from ltx.sweep.launch import completions
 
 # What is typed, and words that the one line must have in this order.
 MISTAKES = [

@@ -196,15 +196,15 @@ def test_streamed_data_train_to_the_same_bits_as_resident_ones(ltx, tmp_path, mo
     assert one == other
 
 
-BUDGET = 192 << 20
+BUDGET = 256 << 20
 """Bytes of private memory that training may take beyond what its modules take."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is on Linux's count of private memory")
 def test_a_set_larger_than_the_memory_at_hand_is_trained_on(tmp_path):
-    """256 MB of images where 192 MB may be allocated: streamed they are trained on, resident they do not fit."""
-    mapped_module(tmp_path, 16_384, 128)
-    assert (tmp_path / "images.npy").stat().st_size > 1.3 * BUDGET
+    """288 MB of images where 256 MB may be allocated: streamed they are trained on, resident they do not fit."""
+    mapped_module(tmp_path, 18_432, 128)
+    assert (tmp_path / "images.npy").stat().st_size > 1.1 * BUDGET
     code = f"""
 import re, resource, sys
 from pathlib import Path

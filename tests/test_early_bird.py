@@ -11,7 +11,7 @@ from torch import nn
 
 from ltx import report
 from ltx.config.compose import compose
-from ltx.core.checks import Checks
+from ltx.core.session import Session
 from ltx.core.task import Layers
 from ltx.core.ticket import Curve, Hooks, Round, Ticket
 from ltx.engine.train import train
@@ -53,7 +53,7 @@ class Memory:
 
 
 def trained(task, round, checkpoint=None):
-    return train(task, round, Checks(), checkpoint or Memory(), lambda step, accuracy: None)
+    return train(task, round, Session(checkpoint=checkpoint or Memory()))
 
 
 # -- the mask distance, and when a ticket is drawn
@@ -116,8 +116,8 @@ def test_a_full_search_draws_all_the_same_and_never_stops():
 
 def test_equal_scales_are_kept_from_the_first_on_and_every_layer_keeps_one():
     groups = {
-        "a": Group(3, (), {"a": torch.arange(3)[:, None]}),
-        "b": Group(2, (), {"b": torch.arange(2)[:, None]}),
+        "a": Group(3, scales={"a": torch.arange(3)[:, None]}),
+        "b": Group(2, scales={"b": torch.arange(2)[:, None]}),
     }
     equal = {"a": torch.full((1, 3), 0.5), "b": torch.full((1, 2), 0.5)}
     assert {n: k.tolist() for n, k in kept(groups, scales(groups, equal), 0.4).items()} == {

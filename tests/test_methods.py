@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from conftest import compose_task
 
-from ltx.config.compose import compose, experiments
+from ltx.config.compose import compose
+from ltx.config.registry import experiments
 from ltx.core.recipe import Recipe
 from ltx.core.ticket import Trained
 from ltx.errors import UserError

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TINY
+from helpers import interrupt_at
 from safetensors.torch import load_file
-from test_store import interrupt_at
 
 import ltx
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, spawn
-from test_sweep import NETS, SMALL, alive, plan_of, same_tables, states, until
+from helpers import NETS, SMALL, alive, plan_of, same_tables, states, until
 
 from ltx.config.compose import compose
 from ltx.experiment.execute import execute

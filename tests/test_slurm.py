@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, spawn
-from test_sweep import SMALL, alive, plan_of, same_tables, until
+from helpers import SMALL, alive, plan_of, same_tables, until
 
 from ltx.config.compose import compose
 from ltx.experiment.execute import execute

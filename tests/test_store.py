@@ -12,8 +12,9 @@ import pytest
 import torch
 from conftest import TINY, spawn
 from filelock import FileLock
-from safetensors.torch import load_file
+from helpers import assert_same, interrupt_at
 
+import ltx.engine.training
 import ltx.experiment.loop
 import ltx.experiment.store
 from ltx.config.compose import compose
@@ -34,28 +35,6 @@ def go(out, *overrides):
     return execute(compose([*overrides, f"out={out}"]))
 
 
-def outcome(folder):
-    """Every number that a run left, but the time it took."""
-    tensors = {
-        f"{file.relative_to(folder)}|{key}": tensor
-        for file in sorted(folder.glob("level_*/*/*.safetensors"))
-        for key, tensor in load_file(file).items()
-        if key != "seconds"
-    }
-    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in ("levels", "curves", "layers")}
-    return tensors, {name: table.drop(columns="seconds", errors="ignore") for name, table in tables.items()}
-
-
-def assert_same(folder, other):
-    (tensors, tables), (others, other_tables) = outcome(folder), outcome(other)
-    assert tensors.keys() == others.keys()
-    for key, tensor in tensors.items():
-        same_bits = [t.contiguous().view(-1).view(torch.uint8) for t in (tensor, others[key])]
-        assert torch.equal(*same_bits), key
-    for name, table in tables.items():
-        pd.testing.assert_frame_equal(table, other_tables[name], check_exact=True)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The folder of a run that nothing happened to, made once."""
@@ -68,19 +47,6 @@ def undisturbed(tmp_path_factory):
         return done[overrides]
 
     return folder
-
-
-@pytest.fixture
-def rounds(monkeypatch):
-    """The rounds that are trained, by name, from now on."""
-    seen, train = [], ltx.experiment.loop.train
-
-    def counting(task, round, *rest):
-        seen.append(f"{round.level}/{round.name}")
-        return train(task, round, *rest)
-
-    monkeypatch.setattr(ltx.experiment.loop, "train", counting)
-    return seen
 
 
 # -- kills ----------------------------------------------------------------------------------------------------
@@ -131,28 +97,15 @@ def test_a_resumed_round_starts_from_its_checkpoint_and_not_from_the_beginning(t
         go(tmp_path, *STACKED)
     monkeypatch.undo()
     steps = []
-    advance = ltx.engine.train.Training._advance
+    advance = ltx.engine.training.Training.step
     monkeypatch.setattr(
-        ltx.engine.train.Training, "_advance", lambda self: steps.append(self.where) or advance(self)
+        ltx.engine.training.Training, "step", lambda self: steps.append(self.where) or advance(self)
     )
     go(tmp_path, *STACKED)
     assert steps.count("level 0, ticket") == 13
 
 
 # -- Ctrl-C ---------------------------------------------------------------------------------------------------
-
-
-def interrupt_at(monkeypatch, nth, number=signal.SIGINT):
-    """Send this process a signal in the nth step of a run."""
-    advance, count = ltx.engine.train.Training._advance, []
-
-    def interrupted(self):
-        advance(self)
-        count.append(1)
-        if len(count) == nth:
-            os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(ltx.engine.train.Training, "_advance", interrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

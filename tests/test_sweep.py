@@ -12,78 +12,22 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from conftest import TINY, spawn
+from helpers import NETS, SMALL, alive, plan_of, states, until
 from PIL import Image
 from rich.console import Console
 
 from hydra_plugins.ltx_plugins import _local
 from hydra_plugins.ltx_plugins._jobs import Wish, cancelling
 from hydra_plugins.ltx_plugins._local import Place, places
-from ltx.config.compose import LAUNCHERS, compose, compose_all
+from ltx.config.compose import compose, compose_all
+from ltx.config.registry import LAUNCHERS
 from ltx.errors import Died, UserError
 from ltx.experiment.execute import execute
-from ltx.experiment.status import SILENT_SECONDS, State, Sweep, note_failure, state
+from ltx.experiment.status import SILENT_SECONDS, State, note_failure, state
 from ltx.sweep.plan import planned
 from ltx.sweep.watch import ORDER, overview
 
-SMALL = (*TINY, "method.levels=1", "controls=[]")
 LONG = (*SMALL, "recipe.steps=200000", "recipe.eval_every=1000", "checkpoint_seconds=1")
-
-NETS = """
-import os, signal
-from pathlib import Path
-from torch import nn
-
-class Net(nn.Sequential):
-    def __init__(self, shape, classes):
-        channels, height, width = shape
-        super().__init__(nn.Flatten(), nn.Linear(channels * height * width, 8), nn.Tanh(), nn.Linear(8, classes))
-
-class Raises(Net):
-    def forward(self, x):
-        if len(x) > 8 and not Path("mended").exists():  # not when it is only tried
-            raise ZeroDivisionError("no weight is left")
-        return super().forward(x)
-
-class Dies(Net):
-    def forward(self, x):
-        if len(x) > 8 and not Path("mended").exists():  # not when it is only tried
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().forward(x)
-"""
-
-
-def plan_of(out):
-    (file,) = (out / "sweeps").glob("*/sweep.json")
-    return Sweep.read(file)
-
-
-def states(out):
-    return [job.state().name for job in plan_of(out).jobs]
-
-
-def until(true, seconds=120):
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.1)
-
-
-def same_tables(one, other):
-    """Two runs' numbers are equal to the last bit, times apart."""
-    for name in ("levels", "curves", "layers", "masks"):
-        first, second = (
-            pd.read_csv(f / f"{name}.csv").drop(columns="seconds", errors="ignore") for f in (one, other)
-        )
-        pd.testing.assert_frame_equal(first, second, check_exact=True)
-
-
-def alive(pid):
-    """Whether a process runs: a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 # -- grids ----------------------------------------------------------------------------------------------------
@@ -287,7 +231,7 @@ def test_the_cluster_file_in_the_docs_is_accepted(name, tmp_path):
 def test_a_launcher_that_is_not_installed_says_what_to_install(name, ltx, monkeypatch):
     find = __import__("importlib.util").util.find_spec
     monkeypatch.setattr(
-        "ltx.config.compose.find_spec", lambda module: None if "launcher" in module else find(module)
+        "ltx.config.overrides.find_spec", lambda module: None if "launcher" in module else find(module)
     )
     said = ltx("sweep", "seed=0,1", f"launcher={name}")
     assert said.code == 2

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TINY, spawn
-from test_store import assert_same, interrupt_at, rounds  # noqa: F401 (a fixture)
+from helpers import assert_same, interrupt_at
 
 import ltx.experiment.tracking
 from ltx.config.compose import compose
@@ -159,7 +159,7 @@ def test_a_continued_run_mirrors_what_is_new_and_nothing_twice(step, recorder, t
     close(evaluations(recorder.rows), means(folder))
 
 
-def test_a_finished_run_is_mirrored_when_it_is_asked_for_later(recorder, untracked, tmp_path, rounds):  # noqa: F811
+def test_a_finished_run_is_mirrored_when_it_is_asked_for_later(recorder, untracked, tmp_path, rounds):
     out = untracked.parent.parent
     assert go(out, "wandb") == untracked
     assert rounds == []
@@ -298,14 +298,14 @@ def test_tensorboard_reads_the_curves_back(tmp_path, monkeypatch):
 
 
 INTERRUPTED = """
-import os, signal, ltx.engine.train
-advance, steps = ltx.engine.train.Training._advance, []
+import os, signal, ltx.engine.training
+advance, steps = ltx.engine.training.Training.step, []
 def interrupted(self):
     advance(self)
     steps.append(1)
     if len(steps) == 40:
         os.kill(os.getpid(), signal.SIGINT)
-ltx.engine.train.Training._advance = interrupted
+ltx.engine.training.Training.step = interrupted
 """
 
 

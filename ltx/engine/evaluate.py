@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from ltx.core.goal import Goal
+from ltx.core.task import Task
 from ltx.core.ticket import Tree
 from ltx.data.base import Prepare, Split
+from ltx.models.base import evaluating, filled
+from ltx.streams import seeded
 
 
 class Outputs(Protocol):
@@ -32,3 +35,14 @@ def evaluate(goal: Goal, network: Outputs, prepare: Prepare, split: Split) -> Tr
     measured = goal.measures(reduce(Tensor.add_, parts), len(split))
     worst = -torch.inf if goal.higher else torch.inf
     return measured | {goal.measure: torch.nan_to_num(measured[goal.measure], worst, torch.inf, -torch.inf)}
+
+
+@torch.no_grad()
+def own_outputs(task: Task, weights: Tree, inputs: Tensor) -> Tensor:
+    """What the task's network itself, built anew, makes of inputs [N, ...] with R weights, [R, N, K]."""
+    network, found = task.network(), []
+    for r, seed in enumerate(task.seeds):
+        filled(network, {name: tensor[r] for name, tensor in weights.items()})
+        with seeded(seed, "evaluation"), evaluating(network):
+            found.append(network(inputs).float())
+    return torch.stack(found)

@@ -1,4 +1,4 @@
-"""From a composed experiment to a finished run: load, train, publish. The task that Hydra's launchers call."""
+"""From a composed experiment to a finished run: load, train, publish."""
 
 from __future__ import annotations
 
@@ -8,26 +8,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.plugins.completion_plugin import DefaultCompletionPlugin
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
+from omegaconf import OmegaConf
 
-from ltx.config.compose import Composed, compose, config_dir, register
+from ltx.config.identity import Composed
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
+from ltx.core.ticket import Round
 from ltx.engine.device import tune
-from ltx.engine.forward import choose
+from ltx.engine.executors import choose
 from ltx.errors import Interrupted, UserError
 from ltx.experiment.loop import play
 from ltx.experiment.progress import Progress, Several
@@ -35,21 +29,6 @@ from ltx.experiment.status import LOG, Heartbeat
 from ltx.experiment.store import Store, machine, now
 from ltx.experiment.tracking import check_installed, mirroring
 from ltx.files import open_to_append, write
-from ltx.report.objective import objective
-
-WITH_VALUE = {
-    "-cd",
-    "--config-dir",
-    "-cn",
-    "--config-name",
-    "-cp",
-    "--config-path",
-    "-c",
-    "--cfg",
-    "-p",
-    "--package",
-}
-"""Hydra's flags that are followed by a value."""
 
 
 def execute(composed: Composed, show: Progress | None = None, *, logged: bool = False) -> Path:
@@ -157,7 +136,7 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
         "goal": {"name": "classification", **task.goal.described()},
         "fingerprint": task.data.fingerprint,
         "examples": {name: len(split) for name, split in splits.items()},
-        "engine": choose(task.network(), plan).name,
+        "engine": choose(task, Round(0, task.dense(), plan)).name,
         **machine(task.device),
     }
 
@@ -184,103 +163,3 @@ def stopping() -> Iterator:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def launch(args: list[str]) -> None:
-    """Run one experiment: compose and check first, so that the messages are ours, then let Hydra call back."""
-    overrides, flags = split(args)
-    check_flags(flags)
-    if {"-m", "--multirun"} & set(flags) or any(
-        o.startswith(("launcher=", "hydra.mode=")) for o in overrides
-    ):
-        raise UserError(
-            "`ltx run` trains one experiment here; `ltx sweep` launches several, here or elsewhere"
-        )
-    compose(overrides, *extra_dirs(flags)[:1])
-    failure: list[BaseException] = []
-
-    def alone(config: DictConfig) -> None:
-        try:
-            finish(execute(Composed.of(config, HydraConfig.get().runtime.choices)))
-        except (UserError, Interrupted) as error:  # Hydra would print its own line before ours
-            failure.append(error)
-
-    through_hydra(alone, overrides, flags)
-    if failure:
-        raise failure[0]
-
-
-def job(config: DictConfig) -> float:
-    """One job of a sweep, and its objective; of module level, for launchers send it elsewhere by its name."""
-    runtime = HydraConfig.get().runtime
-    os.chdir(runtime.cwd)  # a Ray cluster's workers begin where the cluster was started
-    composed = Composed.of(config, runtime.choices)
-    return objective(execute(composed, logged=True), composed.run.objective)
-
-
-def through_hydra(task: Callable[[DictConfig], Any], overrides: list[str], flags: list[str]) -> None:
-    """Hand over to Hydra, which reads its arguments from sys.argv and calls `task`."""
-    arguments, sys.argv = sys.argv, ["ltx", *overrides, *flags]
-    try:
-        register(overrides)
-        hydra.main(version_base="1.3", config_path=config_dir(), config_name="ltx")(task)()
-    finally:
-        sys.argv = arguments
-
-
-def finish(folder: Path) -> None:
-    """Draw the run's figures and print its table."""
-    from ltx import report
-
-    found = report.compare([folder])
-    report.write(found)
-    report.print_tables(found, Console(), ["means"])
-    print(f"figures and tables: {folder}")
-
-
-def split(args: list[str]) -> tuple[list[str], list[str]]:
-    """Overrides and Hydra's flags apart: argparse takes positional arguments in one stretch only."""
-    overrides: list[str] = []
-    flags: list[str] = []
-    for before, word in zip(["", *args], args, strict=False):
-        value = before in WITH_VALUE or (before == "--info" and "=" not in word)
-        (flags if word.startswith("-") or value else overrides).append(word)
-    return overrides, flags
-
-
-def check_flags(flags: list[str]) -> None:
-    """Refuse flags that Hydra does not have; raises UserError."""
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; `ltx run --hydra-help` lists Hydra's flags")
-
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    if strange := parser.parse_known_args(flags)[1]:
-        refuse(f"unknown flag {strange[0]}")
-
-
-def extra_dirs(flags: list[str]) -> list[str]:
-    """The folder that -cd or --config-dir names, if any."""
-    named = [b for a, b in pairwise(flags) if a in ("-cd", "--config-dir")]
-    return named + [f.partition("=")[2] for f in flags if f.startswith("--config-dir=")]
-
-
-def completions(words: list[str], incomplete: str) -> list[str]:
-    """Hydra's own completions of a half-typed override; bash hands `config=m` over as three words."""
-    words, head = list(words), ""
-    if words[-1:] == ["="]:  # config = m<TAB>
-        words, head = words[:-2], words[-2] + "="
-    elif words and "=" not in words[-1] and words[-1][0] not in "-~":  # config =<TAB>
-        head = words.pop() + "="
-    joined: list[str] = []
-    for word in words:
-        if word == "=" or (joined and joined[-1].endswith("=")):
-            joined[-1] += word
-        else:
-            joined.append(word)
-    register()
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=config_dir()):
-        loader = GlobalHydra.instance().config_loader()
-        found = DefaultCompletionPlugin(loader)._query("ltx", " ".join([*joined, head + incomplete]))
-    return [word.removeprefix(head) for word in found]

@@ -10,6 +10,7 @@ import torch
 
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan
+from ltx.core.session import Session
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Trained, Tree
 from ltx.engine.train import train
@@ -18,7 +19,7 @@ from ltx.methods.base import Search
 from ltx.pruning.controls import CONTROLS, LAYERWISE
 
 if TYPE_CHECKING:
-    from ltx.config.compose import Run
+    from ltx.config.run import Run
 
 
 class Show(Protocol):
@@ -82,7 +83,7 @@ def settle(task: Task, round: Round, store: Store, checks: Checks, show: Show) -
         return known
     where, before = f"level {round.level}, {round.name}", identity(round.ticket)
     show.begin(task, round)
-    trained = train(task, round, checks, store.checkpoint(round), show.tick)
+    trained = train(task, round, Session(checks, store.checkpoint(round), show.tick))
     checks.hold(
         "training leaves the stored rewind weights and mask untouched",
         identity(round.ticket) == before,

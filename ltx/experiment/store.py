@@ -24,10 +24,9 @@ from safetensors.torch import save as to_bytes
 from ltx import __version__
 from ltx.core.goal import Goal
 from ltx.core.task import Task
-from ltx.core.ticket import OWN, Curve, Round, Ticket, Trained, Tree, digest, unmeasured
-from ltx.engine.train import below
+from ltx.core.ticket import OWN, Curve, Round, Ticket, Trained, Tree, below, digest, unmeasured
 from ltx.errors import Busy, Damaged, Interrupted, UserError
-from ltx.experiment import cost, overlap
+from ltx.experiment import cost, overlap, sizes
 from ltx.files import fit, read_bytes, read_json, write
 from ltx.schema import MANIFEST
 
@@ -46,6 +45,7 @@ LARGEST_TREE = 64 << 30
 LAYERS = "role draw level seed layer kind size kept".split()
 MASKS = [*"role draw level seed layer".split(), *overlap.COLUMNS]
 COSTS = [*"role draw level seed".split(), *cost.COLUMNS]
+SIZE = [*"role draw level seed".split(), *sizes.COLUMNS]
 CHANNELS = "role draw level seed group channels kept".split()
 
 
@@ -98,10 +98,11 @@ class Store:
             "layers": LAYERS,
             "masks": MASKS,
             "costs": COSTS,
+            "size": SIZE,
             "channels": CHANNELS,
         }
         self.rows: dict[str, list[tuple]] = {name: [] for name in self.columns}
-        self.ledger = cost.Ledger(task)
+        self.ledger, self.sizes = cost.Ledger(task), sizes.Sizes(task)
         self.lock = FileLock(folder / ".lock")
         self.damaged: list[str] = []
         self.trained_now = 0
@@ -136,7 +137,7 @@ class Store:
             return None
         if ticket[1].get("ticket") != identity(round.ticket):
             return None
-        return unflatten(trained[0], self.task.device)
+        return unflatten(trained[0], round.ticket.mask, self.task.device)
 
     def save(self, round: Round, trained: Trained) -> Trained:
         folder = self._folder(round)
@@ -155,7 +156,10 @@ class Store:
         ticket = {f"mask/{name}": alive for name, alive in round.ticket.mask.items()}
         ticket |= {f"weights/{name}": tensor for name, tensor in round.ticket.weights.items()}
         save(folder / "ticket.safetensors", ticket, **about)
-        save(folder / "trained.safetensors", flatten(trained), **about)
+        outcome = flatten(trained)
+        if any(not torch.equal(alive, trained.mask[name]) for name, alive in round.ticket.mask.items()):
+            outcome |= {f"mask/{name}": alive for name, alive in trained.mask.items()}
+        save(folder / "trained.safetensors", outcome, **about)
         shutil.rmtree(folder / "progress", ignore_errors=True)
         self.trained_now += 1
         return trained
@@ -175,7 +179,7 @@ class Store:
         curve = trained.curve
         best, last, measured = curve.early_stop(), curve.last(), curve.measured()
         described = overlap.described(round.ticket.mask, ~trained.diverged)
-        costs = self.ledger.rows(round, trained)
+        costs, small = self.ledger.rows(round, trained), self.sizes.rows(trained)
         further = [curve.further[f"test_{name}"] for name in self.task.goal.further]
         tree = curve.tree()
         values = [tree[key] for key in measured_keys(self.task.goal)]
@@ -205,6 +209,7 @@ class Store:
             for layer, facts in described.items():
                 self.rows["masks"].append((*key, layer, *facts[r]))
             self.rows["costs"].append((*key, *costs[r]))
+            self.rows["size"].append((*key, *small[r]))
             for group, stay in round.channels.items():
                 self.rows["channels"].append((*key, group, stay.shape[1], int(stay[r].sum())))
 
@@ -274,6 +279,7 @@ def flatten(trained: Trained) -> Tree:
         **{f"at/{step}/{name}": t for step, tree in trained.at.items() for name, t in tree.items()},
         **{f"curve/{key}": value for key, value in trained.curve.tree().items()},
         **{f"memo/{name}": tensor for name, tensor in trained.memo.items()},
+        **{f"optimizer/{key}": tensor for key, tensor in trained.optimizer.items()},
         "train_measure": trained.train_measure,
         "diverged": trained.diverged,
         "steps": trained.steps,
@@ -282,14 +288,19 @@ def flatten(trained: Trained) -> Tree:
     }
 
 
-def unflatten(tree: Tree, device: torch.device) -> Trained:
-    """The Trained that `flatten` took apart, weights on the device and measurements on the CPU."""
+def unflatten(tree: Tree, mask: Tree, device: torch.device) -> Trained:
+    """The Trained that `flatten` took apart, weights on the device and measurements on the CPU.
+
+    `mask` is the ticket's: the file has another only if training has changed it.
+    """
     at: dict[int, Tree] = {}
     for key, tensor in below(tree, "at/").items():
         step, name = key.split("/", 1)
         at.setdefault(int(step), {})[name] = tensor.to(device)
     return Trained(
         final={name: tensor.to(device) for name, tensor in below(tree, "final/").items()},
+        mask={name: alive.to(device) for name, alive in below(tree, "mask/").items()} or mask,
+        optimizer={key: tensor.to(device) for key, tensor in below(tree, "optimizer/").items()},
         at=at,
         curve=Curve.of(below(tree, "curve/")),
         train_measure=tree["train_measure"],

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ltx.errors import UserError, unknown
 from ltx.knobs import IMPORTED, knob
-from ltx.models.base import Model, Shape
+from ltx.models.base import Model, Shape, evaluating
 from ltx.plugins import load_path, told
 
 
@@ -76,11 +76,13 @@ def tried(make: Callable[[], nn.Module], key: str, shape: Shape, outputs: int) -
     size = "x".join(map(str, shape))
     try:
         network = make()
-        with torch.no_grad():
-            logits = network.eval()(torch.zeros(2, *shape))
+        if not network.training:
+            network.train()  # all of it; where only some of its modules are in evaluation mode, they stay so
+        with torch.no_grad(), evaluating(network):
+            logits = network(torch.zeros(2, *shape))
     except Exception as error:  # whatever a foreign network raises
         raise UserError(f"{key} cannot be built for inputs of {size}: {told(error)}") from error
     if not isinstance(logits, Tensor) or logits.shape != (2, outputs):
         given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"{key} must turn inputs [2, {size}] into [2, {outputs}], got {given}")
-    return network.train()
+    return network

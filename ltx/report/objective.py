@@ -94,7 +94,7 @@ def measured(folder: Path, measure: str) -> pd.Series:
     curves = read(folder, "curves").set_index(["level", "seed"])
     curves = curves[curves.index.isin(levels.index[levels.diverged == 0])]
     moment, column = measure.split("_val_")
-    if moment == "early_stop":  # the first of the least losses, as in ltx.ticket.Curve
+    if moment == "early_stop":  # the first of the least losses, as in ltx.core.ticket.Curve
         curves = curves.sort_values(["val_loss", "step"])
     else:
         curves = curves.sort_values("step", ascending=False)

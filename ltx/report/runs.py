@@ -34,13 +34,19 @@ COLUMNS = {
         "total_macs",
         "total_seconds",
     ],
+    "size.csv": [
+        *(*NETWORK, "architecture", "dense_parameters", "parameters", "dense_macs", "macs"),
+        *("dense_bytes", "compact_bytes", "bitmask_bytes", "csr_bytes"),
+    ],
     "channels.csv": [*NETWORK, "group", "channels", "kept"],
     "draws.csv": ["seed", "ratio", "epoch", "emerged"],
     "distances.csv": ["seed", "ratio", "epoch", "earlier", "distance"],
     "gammas.csv": ["seed", "when", "low", "high", "channels"],
 }
 WHERE_MEASURED = ("total_cpu_joules", "total_gpu_joules")  # columns that a table may lack
-WORDS = dict.fromkeys(("config", "method", "role", "layer", "group", "when"), str)  # never read as numbers
+WORDS = dict.fromkeys(
+    ("config", "method", "role", "layer", "group", "when", "architecture"), str
+)  # never read as numbers
 
 BESIDE = 3
 SEARCH = "search"  # the role of a training that only finds tickets: it is paid for, not compared

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan, in_steps
+from ltx.core.session import Session
 from ltx.core.task import Task
-from ltx.core.ticket import Round, Ticket, Trained, Tree, digest
-from ltx.engine.train import below, train
+from ltx.core.ticket import Round, Ticket, Trained, Tree, below, digest
+from ltx.engine.train import train
 from ltx.errors import Interrupted, UserError, demand
 from ltx.experiment.execute import stopping
 from ltx.experiment.progress import Progress as Show
@@ -134,7 +135,8 @@ def trained(task: Task, round: Round, scratch: Path, stop: Callable[[], bool]) -
     path = scratch.with_name(f".{scratch.name}.safetensors")
     with Show() as show:
         show.begin(task, round)
-        outcome = train(task, round, Checks(), Progress(path, identity(round.ticket), stop), show.tick)
+        session = Session(Checks(), Progress(path, identity(round.ticket), stop), show.tick)
+        outcome = train(task, round, session)
     path.unlink(missing_ok=True)
     return outcome
 

@@ -13,10 +13,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from ltx.config.compose import GROUPS, Run, first_line, schema
+from ltx.config.explain import first_line
+from ltx.config.registry import GROUPS, schema
+from ltx.config.run import Run
 from ltx.core.task import Task
-from ltx.core.ticket import Ticket, Tree
-from ltx.engine.train import below
+from ltx.core.ticket import Ticket, Tree, below
 from ltx.errors import UserError, demand, unknown
 from ltx.experiment.store import read
 from ltx.files import read_csv, read_yaml

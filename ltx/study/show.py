@@ -21,7 +21,7 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 def catalogue() -> None:
     """Everything that can be named on the command line, one line each."""
-    from ltx.config.compose import GROUPS, config_dir, experiments
+    from ltx.config.registry import GROUPS, config_dir, experiments
     from ltx.pruning.controls import CONTROLS
 
     console = Console()
@@ -52,6 +52,7 @@ def claim(path: Path) -> str:
 def summary(folder: Path) -> None:
     """One screen about a finished or interrupted run; raises UserError if there is none."""
     from ltx.report import compare, print_tables
+    from ltx.report.sizes import said
 
     manifest, now = read_manifest(folder), state(folder)
     console = Console()
@@ -73,6 +74,8 @@ def summary(folder: Path) -> None:
             say(console, f"{name:11s}{text}")
     if (folder / "levels.csv").exists():
         print_tables(compare([folder]), console, ["means"])
+    if sentence := said(folder):
+        say(console, sentence)
     if now.name != "complete":
         say(console, "the command that began this run continues it")
 
