@@ -210,13 +210,13 @@ import re, resource, sys
 from pathlib import Path
 from ltx.config.compose import compose
 from ltx.experiment.execute import execute
-composed = compose(sys.argv[1:])
+composed = compose([*sys.argv[1:], "dataset=custom"])
+execute(compose([*sys.argv[3:], "dataset=digits", "out=digits"]))  # all modules are loaded
 private = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
 resource.setrlimit(resource.RLIMIT_DATA, (private + {BUDGET}, resource.RLIM_INFINITY))
 execute(composed)
 """
     words = [
-        "dataset=custom",
         *SMALL,
         "model.hidden=[4]",
         "recipe.steps=2",
@@ -225,7 +225,7 @@ execute(composed)
     ]
 
     def run(kind):
-        argv = [sys.executable, "-c", code, *words, f"dataset.path=big:{kind}", f"out={kind}"]
+        argv = [sys.executable, "-c", code, f"dataset.path=big:{kind}", f"out={kind}", *words]
         return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
 
     streamed = run("streamed")
