@@ -7,8 +7,8 @@ import torch
 from conftest import TINY, compose_task
 from helpers import halved
 
-import ltx.experiment.loop
 import ltx.core.sealed
+import ltx.experiment.loop
 import ltx.experiment.store
 from ltx.config.compose import compose
 from ltx.core.checks import Checks

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from omegaconf import OmegaConf
-
-from ltx.core.sealed import Header
 from ltx.core.ticket import Tree, digest
 from ltx.errors import UserError, demand
+from ltx.files import read_yaml
+from ltx.models import MODELS
 from ltx.models.base import tensors
 from ltx.pruning.portable import Portable, read, save
 from ltx.streams import seeded
-from ltx.study.reopen import open_ticket, reopen, skeleton_of, trained_levels
+from ltx.study.reopen import open_ticket, reopen, trained_levels
 
 CARRIED = ("level", "role", "draw", "start", "tag", "config", "versions")
 """What a portable ticket says as the run's own file does."""
+SHIPPED = MODELS.keys() - {"custom", "torchvision"}
 NEAR = 0.03  # how far, as a fraction, a level's density may lie from the one that is asked for
 
 
@@ -75,21 +74,43 @@ def nearest(folder: Path, name: str, level: int | None, density: float | None) -
             densities[one] = open_ticket(folder, one, name)[1]["density"][0]
     demand(len(densities) > 0, "--role", name, "the run has no such round")
     best = min(densities, key=lambda one: abs(densities[one] - density))
-    close = ", ".join(f"{densities[one]:.3g}" for one in sorted(densities, key=lambda one: abs(densities[one] - density))[:3])
+    close = ", ".join(
+        f"{densities[one]:.3g}"
+        for one in sorted(densities, key=lambda one: abs(densities[one] - density))[:3]
+    )
     demand(abs(densities[best] - density) <= NEAR * density, "--density", density, f"the nearest are {close}")
     return best
 
 
 def draws_again(folder: Path, seed: int, start: Tree) -> bool:
-    """Whether weights are those that the seed's stream gives a network of the run's own configuration."""
-    try:
-        return digest(drawn_again(folder, seed)) == digest(start)
-    except UserError:  # a network of the user's own: its code is not to be run here
+    """Whether weights are those that the seed's stream gives the run's own network, one that ships with ltx.
+
+    Nothing else is built: a run's folder is not to choose what code is run here.
+    """
+    if str(read_yaml(folder / "config.yaml").get("model", {}).get("name")) not in SHIPPED:
         return False
-
-
-def drawn_again(folder: Path, seed: int) -> Tree:
     run = reopen(folder)
+    if not (run.dataset.shape and run.dataset.outputs):
+        return False
     with seeded(seed, "init"):
-        network = skeleton_of(run)
-    return {name: tensor.detach() for name, tensor in tensors(network).items()}
+        network = run.model.build(run.dataset.shape, run.dataset.outputs)
+    return digest({name: tensor.detach() for name, tensor in tensors(network).items()}) == digest(start)
+
+
+def described(path: Path) -> Iterator[tuple[str, str]]:
+    """What a ticket's file is, as names and values."""
+    found = read(path)
+    about = found.about
+    config = about["config"]
+    names = {group: config.get(group, {}).get("name", "?") for group in ("model", "dataset", "method")}
+    yield (
+        "ticket",
+        f"{100 * found.density:.3g} % of weights, {about['role']} of level {about['level']}, seed {about['seed']}",
+    )
+    yield "found by", f"{names['method']} on {names['dataset']}, {names['model']}"
+    yield "trained from", f"step {about['start']}"
+    for name, alive in found.mask.items():
+        yield name, f"{' x '.join(map(str, alive.shape))}, {int(alive.sum()):,} of {alive.numel():,} alive"
+    yield "weights", f"drawn again from seed {about['seed']}" if about["drawn"] else "in the file"
+    yield "run", about["tag"]
+    yield "versions", ", ".join(f"{name} {version}" for name, version in about["versions"].items())
