@@ -35,14 +35,17 @@ def consumers(nodes: list[Node]) -> list[list[int]]:
     return [[i for i, node in enumerate(nodes) if place in node.inputs] for place in range(len(nodes))]
 
 
-def assemblable(nodes: list[Node]) -> bool:
+def assemblable(nodes: list[Node], shape: Shape) -> bool:
     """Whether every gradient has room: only layers add to one that another has written."""
+    made = shapes(nodes, shape)
     readers = consumers(nodes)
     kinds = [node.kind for node in nodes]
     for node, read in zip(nodes, readers, strict=True):
         if node.kind != "input" and any(kinds[i] != "product" for i in read[:-1]):
             return False
     for node in nodes:
+        if isinstance(node.module, nn.Linear) and made[node.inputs[0]] != (node.module.in_features, 1, 1):
+            return False
         sole = all(len(readers[i]) == 1 for i in node.inputs)
         if node.kind in ("norm", "pool", "mean", "relu", "flatten") and not sole:
             return False
@@ -90,7 +93,7 @@ class Assembly:
     def _lanes(self, place: int, batch: int, border: int) -> Lanes:
         node, read = self.nodes[place], [self.nodes[i].kind for i in self.readers[place]]
         channels, height, width = self.shapes[place]
-        if node.kind == "input" and read == ["flatten"]:
+        if node.kind == "input" and (read == ["flatten"] or height == width == 1):
             return Lanes(batch, channels * height * width, together=True)
         if isinstance(node.module, nn.Linear):
             return Lanes(batch, channels, together=True)

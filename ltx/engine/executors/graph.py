@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
 from ltx.engine.executors.stacked import ordinary, plain
-from ltx.models.base import Shape
 from ltx.models.resnet import Block
 
 CONTAINERS = {nn.Sequential, Block}
@@ -24,6 +25,10 @@ MODULES = {
     nn.AdaptiveAvgPool2d: "mean",
     nn.Flatten: "flatten",
 }
+
+
+Shape = tuple[int, int, int]
+"""Channels, height and width."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,13 @@ def known(module: nn.Module) -> bool:
         case nn.Flatten():
             return (module.start_dim, module.end_dim) == (1, -1)
     return type(module) in CONTAINERS | set(MODULES)
+
+
+def as_image(shape: Sequence[int]) -> Shape:
+    """A shape of inputs as channels, height and width: one that is none has a channel for every number."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    return prod(shape), 1, 1
 
 
 def shapes(nodes: list[Node], shape: Shape) -> list[Shape]:

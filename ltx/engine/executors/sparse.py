@@ -6,6 +6,8 @@ alone, and so does the optimizer's state. Whatever a layer is not worth it for i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ from ltx.core.task import Task
 from ltx.core.ticket import Round, Tree
 from ltx.engine.executors.assembly import Assembly, Parts, assemblable
 from ltx.engine.executors.base import Executor
-from ltx.engine.executors.graph import Node, read, shapes
+from ltx.engine.executors.graph import Node, as_image, read, shapes
 from ltx.engine.kernels.lanes import BLOCK, Port
 from ltx.engine.kernels.library import best
 from ltx.errors import demand
@@ -44,12 +46,12 @@ class Sparse(Executor):
             return False
         if hooks.penalty or hooks.project or hooks.regrow or round.channels:
             return False
-        nodes = graph(network)
+        nodes = graph(network, task.data.shape)
         return nodes is not None and all(worth(nodes, task, round.ticket.mask))
 
     def __init__(self, task: Task, round: Round) -> None:
         network = task.network()
-        nodes = graph(network)
+        nodes = graph(network, task.data.shape)
         assert nodes is not None
         self.goal, self.batch = task.goal, round.plan.batch_size
         self.stack, self.mask = round.ticket.start(), dict(round.ticket.mask)
@@ -81,7 +83,7 @@ class Sparse(Executor):
             library=self.library,
             slots=len(self.running) if stacked else 1,
         )
-        self.assembly = Assembly(parts, task.data.shape, self.batch)
+        self.assembly = Assembly(parts, as_image(task.data.shape), self.batch)
         used = sorted({way for ways in self.ways.values() for way in ways} - {"dense"})
         self.build = ", ".join(
             f"kernel {self.library.name} {self.library.digest}" if way == "kernel" and self.library else way
@@ -176,7 +178,7 @@ def demand_engine(task: Task, plan: Plan) -> None:
         task.engine,
         f"it needs recipe.precision=float32, not {plan.precision}",
     )
-    nodes = graph(task.network())
+    nodes = graph(task.network(), task.data.shape)
     known = nodes is not None and bool(ways_of(nodes, task, {}))
     demand(known, key, task.engine, "it does not know all of this network's layers; choose auto or dense")
 
@@ -194,10 +196,10 @@ def in_one_block(leaves: Tree) -> tuple[Tensor, Tree]:
     return block, views
 
 
-def graph(network: nn.Module) -> list[Node] | None:
-    """The network's operations, if it can be computed in lanes."""
+def graph(network: nn.Module, shape: Sequence[int]) -> list[Node] | None:
+    """The network's operations on inputs of a shape, if it can be computed in lanes."""
     nodes = read(network)
-    return nodes if nodes is not None and assemblable(nodes) else None
+    return nodes if nodes is not None and assemblable(nodes, as_image(shape)) else None
 
 
 def worth(nodes: list[Node], task: Task, mask: Tree) -> list[bool]:
@@ -209,7 +211,7 @@ def worth(nodes: list[Node], task: Task, mask: Tree) -> list[bool]:
     if task.engine != "auto":
         return [any(row[r] < 1 for row in rows.values()) for r in range(task.replicates)]
     dense, ours = 0.0, torch.zeros(task.replicates)
-    for node, (_, height, width) in zip(nodes, shapes(nodes, task.data.shape), strict=True):
+    for node, (_, height, width) in zip(nodes, shapes(nodes, as_image(task.data.shape)), strict=True):
         if isinstance(node.module, nn.Linear | nn.Conv2d):
             products = node.module.weight.numel() * height * width
             name, dense = f"{node.name}.weight", dense + products
