@@ -16,6 +16,7 @@ from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, at_least, each, knob, one_of
 from ltx.methods.base import Method
 from ltx.models.base import Model
+from ltx.models.trial import tried
 from ltx.pruning.controls import CONTROLS
 from ltx.report.objective import Objective
 from ltx.streams import seeded
@@ -80,9 +81,11 @@ class Run(Knobs):
         return tuple(range(self.seed, self.seed + self.replicates))
 
     def layers(self, shape: tuple[int, int, int], classes: int) -> Layers:
-        """The network's layers for images of a shape."""
+        """The network's layers for images of a shape, once it has been tried; raises UserError."""
         with seeded(0):  # built in earnest: torch's meta device takes a second to import
-            return Layers.of(self.model.build(shape, classes), self.prunable)
+            network = self.model.build(shape, classes)
+            output = tried(network, shape, classes, self.recipe.batch_size)
+        return Layers.of(network, self.prunable, output)
 
     def torch_device(self) -> torch.device:
         """The device to run on; raises UserError if this machine lacks it."""

@@ -61,8 +61,9 @@ class Layers:
     scales: dict[str, int] = field(default_factory=dict)  # channels of every BatchNorm that scales them
 
     @classmethod
-    def of(cls, network: nn.Module, rule: Prunable) -> Layers:
-        kinds = layer_kinds(network)
+    def of(cls, network: nn.Module, rule: Prunable, output: str | None) -> Layers:
+        """`output`: the weight of the layer that gives the outputs, as a trial of the network has found it."""
+        kinds = layer_kinds(network, output)
         prunable = rule.names(kinds)
         if not prunable:
             raise UserError(f"prunable.* leaves nothing to prune: the layers are {', '.join(kinds)}")
