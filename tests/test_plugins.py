@@ -75,6 +75,21 @@ def test_a_packages_network_that_is_none_is_one_line(name, message):
         compose([f"model={name}"])
 
 
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("model", ["flat", "torchvision:resnet18"])
+def test_an_experiments_keys_for_its_own_network_are_left_out_for_a_foreign_one(model):
+    composed = compose(["config=cifar10_conv2_quick", f"model={model}", "method.levels=1"])
+    assert composed.dropped == ("model.width",)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_packages_network_is_called_by_its_source_too(tmp_path):
+    before = compose(["model=flat", "method.levels=2"]).folder("f")
+    sys.modules.pop("mine")
+    (tmp_path / "mine.py").write_text(MODULE.replace('"one layer"', '"a layer"'))
+    assert compose(["model=flat", "method.levels=2"]).folder("f") != before
+
+
 def test_torchvisions_networks_are_chosen_by_name():
     composed = compose(["model=torchvision:resnet18", "method.levels=1"])
     assert composed.config["model"] == {"name": "torchvision:resnet18", "arch": "resnet18"}

@@ -19,7 +19,7 @@ from ltx.config import hydra
 from ltx.config.explain import explained, unknown_key
 from ltx.config.identity import Composed
 from ltx.config.overrides import check_override
-from ltx.config.registry import GROUPS, config_dir, keys, options, register
+from ltx.config.registry import GROUPS, config_dir, keys, named, options, register
 from ltx.config.run import Run
 from ltx.config.trust import LAUNCHER, SETTINGS, check_file, check_hydra, search, shortened
 from ltx.errors import UserError
@@ -104,7 +104,8 @@ def checked(config: DictConfig, choices: dict[str, str]) -> Composed:
     dropped = fit(config, choices["config"])
     run = OmegaConf.to_object(config)
     assert isinstance(run, Run)
-    return Composed(run, choices["config"], {group: choices[group] for group in GROUPS}, dropped)
+    names = {group: named(group, choices[group], type(getattr(run, group))) for group in GROUPS}
+    return Composed(run, choices["config"], names, dropped)
 
 
 def fit(config: DictConfig, experiment: str) -> tuple[str, ...]:

@@ -57,6 +57,18 @@ def found(group: str, name: str) -> Any:
     return None
 
 
+def named(group: str, choice: str, kind: type) -> str:
+    """What a choice is called in a run's name and configuration; a file of the user's own by what it sets."""
+    entries = offered(f"ltx.{group}s")
+    if choice.partition(":")[0] in GROUPS[group] or choice in entries:
+        return choice
+    known = {name for name, one in GROUPS[group].items() if one is kind}
+    known |= {
+        name for name, entry in entries.items() if entry.value == f"{kind.__module__}:{kind.__qualname__}"
+    }
+    return next(iter(sorted(known)), choice)
+
+
 def offer(group: str, name: str, kind: object) -> None:
     """Let `group=name` choose a kind, which takes keys of others too: `fit` drops or refuses them."""
     node = schema(kind)

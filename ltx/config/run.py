@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,6 +80,11 @@ class Run(Knobs):
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(range(self.seed, self.seed + self.replicates))
+
+    @property
+    def folder(self) -> Path:
+        """The folder that runs go under; ~ is the user's home."""
+        return Path(self.out).expanduser()
 
     def layers(self, shape: tuple[int, int, int], classes: int) -> Layers:
         """The network's layers for images of a shape, once it has been tried; raises UserError."""

@@ -57,9 +57,9 @@ def launched(plan: Sweep, words: Words) -> None:
     if not all(before):
         hydras = ("launcher=", "hydra.", "hydra/", "out=", "device=")
         theirs = [word for word in words.overrides if word.lstrip("+~").startswith(hydras)]
-        plan_file = f"hydra.sweeper.plan={quoted(str(plan.write()))}"
+        told = [f"hydra.sweeper.plan={quoted(str(plan.write()))}", sweep_dir(plan.folder.parent)]
         with watching(plan, console) as seen_enough, stoppable(seen_enough):
-            through_hydra(job, [*search(words.extra_dir), *theirs, plan_file], ["--multirun"])
+            through_hydra(job, [*search(words.extra_dir), *theirs, *told], ["--multirun"])
     finish(plan, before)
 
 
@@ -68,10 +68,17 @@ def searched(words: Words, seeds_per_job: int | None) -> None:
     if seeds_per_job is not None:
         raise UserError(f"--seeds-per-job {seeds_per_job} is for grids, not for a sweeper that searches")
     check_settings(words.overrides)
-    compose_all([[override for override in words.overrides if not swept(override)]], words.extra_dir)
-    told = ["hydra/hydra_logging=default", *search(words.extra_dir), *words.overrides]
+    fixed = [override for override in words.overrides if not swept(override)]
+    (composed,) = compose_all([fixed], words.extra_dir)
+    there = sweep_dir(composed.run.folder / "sweeps")
+    told = ["hydra/hydra_logging=default", there, *search(words.extra_dir), *words.overrides]
     with stoppable(threading.Event()):  # and it tells of its trials in Hydra's log
         through_hydra(job, told, ["--multirun"])
+
+
+def sweep_dir(folder: Path) -> str:
+    """The override that says where Hydra itself writes."""
+    return f"hydra.sweep.dir={quoted(str(folder))}"
 
 
 def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int | None) -> Sweep:
@@ -99,7 +106,7 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
             jobs.setdefault(folder, Job([*own, *seeds], folder))
     names = "+".join(sorted({composed.name.replace("/", "-") for _, composed in combined})[:3])
     tag = hashlib.sha256("\n".join(sorted(map(str, jobs))).encode()).hexdigest()[:8]
-    folder = Path(combined[0][1].run.out) / "sweeps" / f"{names}-{tag}"
+    folder = combined[0][1].run.folder / "sweeps" / f"{names}-{tag}"
     return Sweep(folder, launcher, list(jobs.values()))
 
 
