@@ -428,7 +428,7 @@ def test_the_cost_of_imp_is_every_training_before(tmp_path):
 
 def test_a_network_without_scales_is_refused_before_any_data():
     with pytest.raises(UserError, match="no BatchNorm"):
-        EarlyBird().check(Layers({"w": 1}, {"w": "dense"}, ("w",)), None)
+        EarlyBird().check(Layers({"w": (1,)}, {"w": "dense"}, ("w",)), None)
     with pytest.raises(UserError, match="compared with reinit only"):
         compose([*TINY, "controls=[shuffle]"])
 
