@@ -34,7 +34,7 @@ from ltx.engine.executors.separate import layout
 from ltx.engine.feed import Feed
 from ltx.engine.optimizer import fused
 from ltx.engine.training import Training
-from ltx.experiment.store import cpu_name
+from ltx.experiment.machine import cpu_name
 from ltx.pruning import masks
 from ltx.pruning.scores import magnitude
 

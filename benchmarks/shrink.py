@@ -22,7 +22,7 @@ from ltx.data.base import Data, Split
 from ltx.engine.device import tune
 from ltx.engine.training import Training
 from ltx.experiment.cost import macs
-from ltx.experiment.store import machine
+from ltx.experiment.machine import machine
 from ltx.pruning import channels
 from ltx.streams import stream
 

@@ -3,13 +3,13 @@
 import math
 from dataclasses import replace
 
-import ltx as lab
 import pandas as pd
 import pytest
 import torch
 from conftest import compose_task
 from helpers import halved
 
+import ltx as lab
 from ltx.config.compose import compose
 from ltx.core.checks import Checks
 from ltx.core.session import Never, Session
@@ -174,9 +174,7 @@ def test_patience_counts_evaluations_since_the_least_loss():
 
 
 @pytest.mark.parametrize("model", [SMALL, CONV], ids=["stacked", "separate"])
-@pytest.mark.parametrize(
-    "recipe", [(SGD, "recipe.lr=2.0"), (ADAM, "recipe.lr=0.3")]
-)
+@pytest.mark.parametrize("recipe", [(SGD, "recipe.lr=2.0"), (ADAM, "recipe.lr=0.3")])
 class TestPatience:
     WORDS = ("recipe.steps=80", "recipe.eval_every=4", "recipe.batch_size=40")
 

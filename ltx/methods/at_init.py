@@ -60,7 +60,7 @@ class AtInit(Method):
         for level, density in enumerate(self.densities, start=1):
             ticket, kept = dense.masked(self.mask(task, dense, density)), {"": round(total * density)}
             inverse = partial(self.mask, task, dense, density, invert=True)  # scored only if a control asks
-            yield Round(level, ticket, plan, kept=kept, found_by={}, inverse=inverse)
+            yield Round(level, ticket, plan, of=(density,), kept=kept, found_by={}, inverse=inverse)
 
     def mask(self, task: Task, dense: Ticket, density: float, *, invert: bool = False) -> Tree:
         """The best weights of all layers together, as dense as asked (Tanaka et al. 2020, Algorithm 1).
