@@ -85,6 +85,13 @@ MISTAKES = [
     ("method.levels=0", "method.levels=0"),
     ("method.rate=1.5", "method.rate=1.5", "between 0 and 1"),
     ("method.levels=200", "method.levels=200", "would empty", "at most 47 levels"),
+    ("method.levels=100000000", "method.levels=100000000", "would empty", "at most 47 levels"),
+    (
+        "method.levels=200 method.scope=global",
+        "method.levels=200",
+        "would empty all layers (of 266200",
+        "at most",
+    ),
     ("method.rate=1e-9", "would prune no weight"),
     ("method.scope=globe", "method.scope=globe", "layer, global"),
     ("method.scope=global method.conv_rate=0.1", "method.conv_rate=0.1", "method.scope=global"),
@@ -325,6 +332,7 @@ NAMES = {
     "digits_at_init": "76520e8a1609",
     "digits_early_bird": "81bae89d6b54",
     "digits_lenet": "053a115ee2d6",
+    "digits_set": "e0267bff2e93",
     "mnist_lenet": "ac92c89fb456",
     "mnist_lenet_quick": "447f657d4227",
 }

@@ -184,7 +184,7 @@ class TestPatience:
         return task, Round(1, halved(task), plan, patience=patience, **more)
 
     def test_who_has_stopped_moves_no_more_and_the_others_do_not_notice(self, model, recipe):
-        task, round = self.outcome(model, recipe, patience=3, keep=tuple(range(81)))
+        task, round = self.outcome(model, recipe, patience=2, keep=tuple(range(81)))
         stopped = train(task, round, Session())
         free = train(*self.outcome(model, recipe, patience=0, keep=tuple(range(81))), Session())
         assert len(set(stopped.steps.tolist())) > 1 or (stopped.steps < 80).all()
@@ -196,15 +196,15 @@ class TestPatience:
             assert torch.equal(stopped.curve.val_loss[r][there], free.curve.val_loss[r][: int(there.sum())])
 
     def test_stopping_is_the_same_alone_and_beside_others(self, model, recipe):
-        task, round = self.outcome(model, recipe, patience=3)
+        task, round = self.outcome(model, recipe, patience=2)
         together = train(task, round, Session())
         for r, seed in enumerate(task.seeds):
-            alone = train(*self.outcome(model, recipe, patience=3, seeds=(seed,)), Session())
+            alone = train(*self.outcome(model, recipe, patience=2, seeds=(seed,)), Session())
             assert alone.steps.tolist() == [together.steps[r]]
             assert all(torch.equal(together.final[name][r], alone.final[name][0]) for name in alone.final)
 
     def test_it_is_resumed_to_the_same_bits(self, model, recipe):
-        task, round = self.outcome(model, recipe, patience=3, keep_optimizer=True)
+        task, round = self.outcome(model, recipe, patience=2, keep_optimizer=True)
         straight = train(task, round, Session())
         for at in (5, int(straight.steps.min()) + 1):
             if at < int(straight.steps.max()):
