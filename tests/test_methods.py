@@ -48,6 +48,7 @@ def outcome(round):
     nothing = torch.empty(0)
     return Trained(
         final=after(round.plan.steps - round.start),
+        mask=round.ticket.mask,
         at={step: after(step) for step in round.keep},
         curve=None,
         train_measure=nothing,
