@@ -8,6 +8,7 @@ from ltx.methods.dynamic import SET
 from ltx.methods.early_bird import EarlyBird
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.retrain import FineTune, LRRewind
+from ltx.methods.transplant import Transplant
 
 METHODS: dict[str, type[Method]] = {
     "imp": IMP,
@@ -26,4 +27,5 @@ METHODS: dict[str, type[Method]] = {
     "channel_random": ChannelRandom,
     "channel_snip": ChannelSNIP,
     "set": SET,
+    "transplant": Transplant,
 }
