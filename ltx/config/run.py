@@ -42,7 +42,7 @@ class Run(Knobs):
     )
     control_draws: int = knob(1, at_least(1), "how often each control is drawn for each ticket", grows=True)
     out: str = knob("results", None, "the folder that runs go under", result=False)
-    device: str = knob("auto", None, "auto | cpu | cuda | cuda:1 | mps", result=False)
+    device: str = knob("auto", None, "auto | cpu | cuda | cuda:1", result=False)
     checkpoint_seconds: float = knob(
         60.0, at_least(0.0), "a kill costs at most this much training", result=False
     )
@@ -99,8 +99,8 @@ class Run(Knobs):
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             device = torch.device(self.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
+            torch.empty(0, device=device, dtype=torch.float64)  # what measures are summed in; mps has none
+        except (RuntimeError, AssertionError, TypeError) as error:
             raise UserError(
                 f"device={self.device} is not on this machine; choose auto, cpu"
                 + (f" or cuda:0..{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "")
