@@ -157,6 +157,18 @@ def table(
     show(paths, format, only, **how)
 
 
+@app.command()
+def grade(
+    paths: Paths,
+    claims: Annotated[Path | None, typer.Option(help="a folder of claims; else those that ship")] = None,
+    format: Annotated[str, typer.Option(help="text, markdown or json")] = "text",
+) -> None:
+    """Set runs beside what was published: a verdict on every claim that speaks of them."""
+    from ltx.report.grade import graded
+
+    typer.echo(graded(paths, claims, format), nl=False)
+
+
 @data.command()
 def fetch(
     names: Annotated[

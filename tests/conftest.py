@@ -21,7 +21,7 @@ def compose_task(*overrides):
     """A task and its plan as the command line would make them."""
     run = compose(list(overrides)).run
     data = run.dataset.load()
-    layers = run.layers(tuple(data.train.images.shape[1:]), data.classes)
+    layers = run.layers(data.shape, data.outputs)
     return Task(run.model, data, layers, run.seeds, torch.device("cpu")), run.recipe.plan(len(data.train))
 
 

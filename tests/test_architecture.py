@@ -123,6 +123,7 @@ def test_nothing_but_tensors_is_loaded():
 SURFACE = {
     "connect": "run --levels --steps --recalibrate --device",
     "data fetch": "names --root",
+    "grade": "paths --claims --format",
     "list": "",
     "plot": "paths --out --pdf --tolerance --by --where --interval --against",
     "run": "overrides",

@@ -397,7 +397,7 @@ def fake(shape, classes):
         images = torch.randint(256, (examples, *shape), generator=draw, dtype=torch.uint8)
         return Split(images, torch.arange(examples) % classes)
 
-    return Data.of(split(64), split(20), split(20), classes=classes)
+    return Data.of_images(split(64), split(20), split(20), classes=classes)
 
 
 @pytest.mark.parametrize("name", experiments())
@@ -406,7 +406,7 @@ def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatc
     run = compose([f"config={name}"]).run
     assert Path(config_dir(), "config", f"{name}.yaml").read_text().startswith("# @package _global_\n# ")
     kind, pixels = type(run.dataset), run.dataset.shape or (3, 32, 32)
-    monkeypatch.setattr(kind, "load", lambda dataset: fake(pixels, dataset.classes or 10))
+    monkeypatch.setattr(kind, "load", lambda dataset: fake(pixels, dataset.outputs or 10))
     monkeypatch.setattr(kind, "train_size", 64)
     short = ["recipe.batch_size=64", "recipe.steps=2ep", "recipe.warmup=0", "recipe.drops=[]"]
     short += ["recipe.eval_every=2", "replicates=1", "control_draws=1"]

@@ -71,8 +71,8 @@ class Run(Knobs):
                 f"this method's tickets can be compared with {', '.join(self.method.controls)} only",
             )
         demand(len(set(self.controls)) == len(self.controls), "controls", self.controls, "name each once")
-        if self.dataset.shape and self.dataset.classes:
-            layers = self.layers(self.dataset.shape, self.dataset.classes)
+        if self.dataset.shape and self.dataset.outputs:
+            layers = self.layers(self.dataset.shape, self.dataset.outputs)
             size = self.dataset.train_size
             self.method.check(layers, self.recipe.plan(size) if size else None)
 
@@ -85,10 +85,10 @@ class Run(Knobs):
         """The folder that runs go under; ~ is the user's home."""
         return Path(self.out).expanduser()
 
-    def layers(self, shape: tuple[int, int, int], classes: int) -> Layers:
-        """The network's layers for images of a shape."""
+    def layers(self, shape: tuple[int, ...], outputs: int) -> Layers:
+        """The network's layers for inputs of a shape."""
         with seeded(0):  # built in earnest: torch's meta device takes a second to import
-            return Layers.of(self.model.build(shape, classes), self.prunable)
+            return Layers.of(self.model.build(shape, outputs), self.prunable)
 
     def torch_device(self) -> torch.device:
         """The device to run on; raises UserError if this machine lacks it."""

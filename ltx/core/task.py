@@ -102,14 +102,14 @@ class Task:
     def network(self) -> nn.Module:
         """One network on the device, its values of no account."""
         with seeded(0):
-            return self.model.build(self.data.shape, self.data.classes).to(self.device)
+            return self.model.build(self.data.shape, self.data.outputs).to(self.device)
 
     def initial(self, *purpose: object) -> Tree:
         """Freshly initialised weights and buffers [R, *shape], one stream per seed and purpose."""
         drawn = []
         for seed in self.seeds:
             with seeded(seed, "init", *purpose):
-                network = self.model.build(self.data.shape, self.data.classes)
+                network = self.model.build(self.data.shape, self.data.outputs)
             drawn.append({name: tensor.detach() for name, tensor in tensors(network).items()})
         return {name: torch.stack([tree[name] for tree in drawn]).to(self.device) for name in drawn[0]}
 

@@ -43,7 +43,7 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
     tune()
     device = run.torch_device()
     data = run.dataset.load().to(device)
-    layers = run.layers(data.shape, data.classes)
+    layers = run.layers(data.shape, data.outputs)
     plan = run.recipe.plan(len(data.train))
     run.method.check(layers, plan)
     task = Task(run.model, data, layers, run.seeds, device)

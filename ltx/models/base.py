@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from ltx.errors import UserError
 from ltx.knobs import Knobs, above, knob
 
-Shape = tuple[int, int, int]  # channels, height, width of one image
+Shape = tuple[int, ...]  # of one input: channels, height and width of an image, columns of a table
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,14 @@ class Model(Knobs, ABC):
     summary: ClassVar[str]  # one line for `ltx list`
 
     @abstractmethod
-    def build(self, shape: Shape, classes: int) -> nn.Module:
-        """A network from images [B, *shape] to logits [B, classes], freshly drawn from torch's global RNG."""
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        """A network from inputs [B, *shape] to [B, outputs], freshly drawn from torch's global RNG."""
 
     def demand(self, shape: Shape, *, least: int) -> None:
-        """Refuse images with fewer than `least` pixels a side, which the pooling would shrink to nothing."""
-        if min(shape[1:]) < least:
-            name, (channels, height, width) = type(self).__name__.lower(), shape
-            raise UserError(
-                f"model {name} needs images of at least {least}x{least}, got {channels}x{height}x{width}"
-            )
+        """Refuse what is no image, or has fewer than `least` pixels a side, which pooling would shrink to nothing."""
+        if len(shape) != 3 or min(shape[1:]) < least:
+            name, size = type(self).__name__.lower(), "x".join(map(str, shape))
+            raise UserError(f"model {name} needs images of at least {least}x{least}, got {size}")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from ltx.config.registry import GROUPS, schema
 from ltx.config.run import Run
 from ltx.core.task import Task
 from ltx.core.ticket import Ticket, Tree, below, digest
-from ltx.engine.feed import Normalise
 from ltx.errors import Damaged, UserError, demand, unknown
 from ltx.experiment import sealed
 from ltx.experiment.sealed import Header
@@ -155,9 +154,9 @@ class Kept:
 
 def skeleton(run: Run) -> nn.Module:
     """The run's network, its values of no account; where only the data know their shape, they are loaded."""
-    known = run.dataset if run.dataset.shape and run.dataset.classes else run.dataset.load()
+    known = run.dataset if run.dataset.shape and run.dataset.outputs else run.dataset.load()
     with seeded(0):
-        return run.model.build(known.shape, known.classes)
+        return run.model.build(known.shape, known.outputs)
 
 
 def load_task(run: Run, manifest: dict[str, Any]) -> Task:
@@ -166,17 +165,17 @@ def load_task(run: Run, manifest: dict[str, Any]) -> Task:
     data = run.dataset.load().to(device)
     was = manifest["fingerprint"]
     demand(data.fingerprint == was, "dataset", data.fingerprint, f"the run was trained on data {was}")
-    layers = run.layers(data.shape, data.classes)
+    layers = run.layers(data.shape, data.outputs)
     return Task(run.model, data, layers, run.seeds, device)
 
 
 def examples(run: Run, manifest: dict[str, Any], split: str) -> tuple[Tensor, Tensor]:
-    """Normalised images [N, C, H, W] and labels [N] of a split."""
+    """Inputs [N, *shape] as a network sees them, and targets [N] or [N, K], of a split."""
     if split not in (splits := ("train", "val", "test")):
         raise unknown("split", split, splits)
     data = load_task(run, manifest).data
     part = getattr(data, split)
-    return Normalise(data)(part.images), part.labels
+    return data.prepare(part.read(torch.arange(len(part), device=part.targets.device))), part.targets
 
 
 def diverged(folder: Path, level: int, seeds: tuple[int, ...]) -> Tensor:
