@@ -17,7 +17,7 @@ SOURCE = ROOT / "ltx"
 # for types alone included. So each file can be read knowing only what stands below it.
 FLOORS = [
     "errors",
-    "files schema plugins knobs",
+    "files schema manifest plugins knobs",
     "streams",
     "data models report",
     "core",
@@ -42,6 +42,7 @@ MAY_NOT_LOAD = {
     "errors": {"torch", "hydra", "typer"},
     "files": {"torch", "hydra", "typer", "pandas"},
     "schema": {"torch", "hydra", "typer", "pandas"},
+    "manifest": {"torch", "hydra", "typer", "pandas"},
     "plugins": {"torch", "hydra", "typer"},
     "knobs": {"torch", "hydra", "typer"},
     "experiment/status.py": {"torch", "hydra", "pandas", "typer", "rich"},
