@@ -17,8 +17,8 @@ SOURCE = ROOT / "ltx"
 # for types alone included. So each file can be read knowing only what stands below it.
 FLOORS = [
     "errors",
-    "files schema manifest plugins knobs",
-    "streams",
+    "files schema plugins knobs",
+    "manifest streams",
     "data models report",
     "core",
     "pruning",
