@@ -64,7 +64,7 @@ def test_a_counter_that_starts_over_between_two_checkpoints_loses_nothing(powerc
     meter = Meter(CPU)
     for _ in range(3600):
         clock[0], joules[0] = clock[0] + 1, joules[0] + 300
-        zone(powercap, "0", "package-0", joules=joules[0] % 262_144)
+        zone(powercap, "0", "package-0", joules=joules[0] % 262_143)
         meter.tick()
     assert meter.read()[0] == pytest.approx(300 * 3600)
 
