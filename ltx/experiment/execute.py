@@ -38,6 +38,7 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
     if another process has the run, and Interrupted after saving when asked to stop.
     """
     run = composed.run
+    run.afford()
     check_installed(run.tracker)
     tune()
     device = run.torch_device()

@@ -51,7 +51,9 @@ class AfterTraining(Method):
             )
 
     def check(self, layers: Layers, plan: Plan | None) -> None:
-        schedule = [self.kept(layers, level) for level in range(self.levels + 1)]
+        schedule = (
+            self.kept(layers, level) for level in range(self.levels + 1)
+        )  # it ends at the first mistake
         for level, (parent, child) in enumerate(pairwise(schedule), start=1):
             empty = [name for name, count in child.items() if count < 1]
             if empty:
