@@ -34,7 +34,7 @@ from ltx.engine.executors.separate import layout
 from ltx.engine.feed import Feed
 from ltx.engine.optimizer import fused
 from ltx.engine.training import Training
-from ltx.experiment.store import cpu_name
+from ltx.experiment.machine import cpu_name
 from ltx.pruning import masks
 from ltx.pruning.scores import magnitude
 
@@ -81,12 +81,12 @@ def random_data(shape: tuple[int, int, int], train: int, val: int, test: int) ->
         images = torch.randint(256, (examples, *shape), generator=draw, dtype=torch.uint8)
         return Split(images, torch.randint(10, (examples,), generator=draw))
 
-    return Data.of(split(train), split(val), split(test), classes=10)
+    return Data.of_images(split(train), split(val), split(test), classes=10)
 
 
 def tasked(data: Data, *overrides: str) -> tuple[Task, Plan]:
     run = compose(list(overrides)).run
-    layers = run.layers(tuple(data.train.images.shape[1:]), data.classes)
+    layers = run.layers(data.shape, data.outputs)
     return Task(run.model, data, layers, run.seeds, torch.device("cpu")), run.recipe.plan(len(data.train))
 
 
@@ -126,7 +126,7 @@ class Pictures(VisionDataset):
     def __init__(self, split: Split) -> None:
         normal = transforms.Normalize((0.1307,), (0.3081,))
         super().__init__("", transform=transforms.Compose([transforms.ToTensor(), normal]))
-        self.images, self.labels = split.images[:, 0].numpy(), split.labels.tolist()
+        self.images, self.labels = split.inputs[:, 0].numpy(), split.targets.tolist()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -234,7 +234,7 @@ def lenet() -> None:
     took = measured(
         step=training.step,
         evaluation=lambda: [
-            evaluate(task.goal, training.executor, training.feed, s) for s in (data.val, data.test)
+            evaluate(task.goal, training.executor, data.prepare, s) for s in (data.val, data.test)
         ],
     )
     times = len(plan.evaluations(0))

@@ -18,11 +18,11 @@ from torch import Tensor
 from ltx.config.compose import compose
 from ltx.core.task import Task
 from ltx.core.ticket import Round
-from ltx.data.base import Data, Split
+from ltx.data.base import Data, Pixels, Split
 from ltx.engine.device import tune
 from ltx.engine.training import Training
 from ltx.experiment.cost import macs
-from ltx.experiment.store import machine
+from ltx.experiment.machine import machine
 from ltx.pruning import channels
 from ltx.streams import stream
 
@@ -34,7 +34,8 @@ def task_of(device: torch.device, batch: int) -> tuple[Task, Round]:
     run = compose(["config=cifar10_vgg16_early_bird", "replicates=1", f"recipe.batch_size={batch}"]).run
     images = torch.randint(0, 256, (4 * batch, 3, 32, 32), dtype=torch.uint8)
     split = Split(images, torch.randint(0, 10, (4 * batch,)))
-    data = Data(split, split, split, 10, torch.full((3,), 0.5), torch.full((3,), 0.25), "noise").to(device)
+    prepare = Pixels(torch.full((3,), 0.5), torch.full((3,), 0.25))
+    data = Data(split, split, split, 10, prepare, "noise").to(device)
     task = Task(run.model, data, run.layers((3, 32, 32), 10), run.seeds, device)
     return task, Round(0, task.dense(), run.recipe.plan(len(split)))
 

@@ -113,8 +113,10 @@ def list_() -> None:
 
 
 @app.command()
-def show(run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)]) -> None:
-    """Show what a finished or interrupted run is."""
+def show(
+    run: Annotated[Path, typer.Argument(help="a run's folder, or a ticket's file", show_default=False)],
+) -> None:
+    """Show what a finished or interrupted run is, or what a ticket's file holds."""
     from ltx.study.show import summary
 
     summary(run)
@@ -164,6 +166,40 @@ def table(
 def check_tolerance(tolerance: float) -> None:
     """Refuse what is no fraction; raises UserError."""
     demand(0 <= tolerance < 1, "--tolerance", tolerance, "it must lie in [0, 1)")
+
+
+@app.command()
+def ticket(
+    run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the file to write, as in ticket.safetensors")],
+    level: Annotated[int | None, typer.Option(help="which level's ticket")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="or the one of so many weights, as a fraction")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="whose ticket; else the first seed's")] = None,
+    role: Annotated[str, typer.Option(help="ticket, or a control")] = "ticket",
+    draw: Annotated[int, typer.Option(help="which of a control's draws")] = 0,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="with its weights, if a seed draws them too")
+    ] = False,
+) -> None:
+    """Write one ticket of a run as a small file of its own, to carry to another network, data set or program."""
+    from ltx.study.ticket import pack
+
+    written = pack(run, out, level=level, density=density, seed=seed, role=role, draw=draw, weights=weights)
+    typer.echo(written)
+
+
+@app.command()
+def grade(
+    paths: Paths,
+    claims: Annotated[Path | None, typer.Option(help="a folder of claims; else those that ship")] = None,
+    format: Annotated[str, typer.Option(help="text, markdown or json")] = "text",
+) -> None:
+    """Set runs beside what was published: a verdict on every claim that speaks of them."""
+    from ltx.report.grade import graded
+
+    typer.echo(graded(paths, claims, format), nl=False)
 
 
 @data.command()

@@ -124,6 +124,20 @@ def read_bytes(path: Path, limit: int = LARGEST, root: Path | None = None) -> by
     Raises Damaged for a link, a folder, a pipe or a device, for more than `limit` bytes, and where a folder below
     `root` is a link.
     """
+    with _opened(path, root) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise Damaged(path, f"it has more than {limit >> 20} MB")
+        return file.read(size)
+
+
+def read_start(path: Path, limit: int, root: Path | None = None) -> bytes:
+    """The first bytes of a regular file, `limit` at most; raises as `read_bytes`."""
+    with _opened(path, root) as file:
+        return file.read(min(limit, os.fstat(file.fileno()).st_size))
+
+
+def _opened(path: Path, root: Path | None) -> BinaryIO:
     if root and any(part.is_symlink() for part in below(path.parent, root)):
         raise Damaged(path, "a folder on the way to it is a link")
     try:
@@ -133,15 +147,10 @@ def read_bytes(path: Path, limit: int = LARGEST, root: Path | None = None) -> by
         raise
     except OSError as error:
         raise Damaged(path, "it is a link" if path.is_symlink() else str(error.strerror)) from error
-    about = os.fstat(handle)
-    if not stat.S_ISREG(about.st_mode):
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise Damaged(path, "it is not a regular file")
-    with os.fdopen(handle, "rb") as file:
-        content = file.read(about.st_size) if about.st_size <= limit else b""
-    if about.st_size > limit:
-        raise Damaged(path, f"it has more than {limit >> 20} MB")
-    return content
+    return os.fdopen(handle, "rb")
 
 
 def read_text(path: Path, limit: int = MEGABYTE, root: Path | None = None) -> str:

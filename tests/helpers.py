@@ -1,13 +1,16 @@
 """What several test modules use."""
 
+import json
 import os
 import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from conftest import TINY
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import ltx.engine.training
@@ -94,11 +97,29 @@ def alive(pid):
         return False
 
 
+def ticket_on_disk(place):
+    """Masks and rewind weights of a round's folder, read without ltx's own reader."""
+    file, header = place / "ticket.safetensors", header_of(place / "ticket.safetensors")
+    weights = load_file(place.parents[1] / "weights" / f"{header['weights']}.safetensors")
+    mask = {}
+    for key, bits in load_file(file).items():
+        name = key.removeprefix("mask/")
+        flat = np.unpackbits(bits.numpy(), axis=1, count=weights[name][0].numel()).astype(bool)
+        mask[name] = torch.from_numpy(flat).view(weights[name].shape)
+    return mask, weights
+
+
+def header_of(file):
+    """What a file of tensors says of itself."""
+    with safe_open(file, "pt") as opened:
+        return json.loads(opened.metadata()["header"])
+
+
 def outcome(folder):
     """Every number that a run left, but the time it took."""
     tensors = {
         f"{file.relative_to(folder)}|{key}": tensor
-        for file in sorted(folder.glob("level_*/*/*.safetensors"))
+        for file in sorted([*folder.glob("level_*/*/*.safetensors"), *folder.glob("weights/*.safetensors")])
         for key, tensor in load_file(file).items()
         if key != "seconds"
     }

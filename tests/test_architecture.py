@@ -123,12 +123,14 @@ def test_nothing_but_tensors_is_loaded():
 SURFACE = {
     "connect": "run --levels --steps --recalibrate --device",
     "data fetch": "names --root",
+    "grade": "paths --claims --format",
     "list": "",
     "plot": "paths --out --pdf --tolerance --by --where --interval --against",
     "run": "overrides",
     "show": "run",
     "status": "paths --follow",
     "sweep": "overrides --seeds-per-job",
+    "ticket": "run --out --level --density --seed --role --draw --weights",
     "table": "paths --tolerance --by --where --interval --against --only --format",
 }
 

@@ -87,6 +87,12 @@ MISTAKES = [
     ("method.levels=0", "method.levels=0"),
     ("method.rate=1.5", "method.rate=1.5", "between 0 and 1"),
     ("method.levels=200", "method.levels=200", "would empty", "at most 47 levels"),
+    ("method.levels=100000000", "method.levels=100000000", "would empty", "at most 47 levels"),
+    (
+        "method.levels=99 method.scope=global method.rate=0.9",
+        "method.levels=99",
+        "would empty all layers (of ",
+    ),
     ("method.rate=1e-9", "would prune no weight"),
     ("method.scope=globe", "method.scope=globe", "layer, global"),
     ("method.scope=global method.conv_rate=0.1", "method.conv_rate=0.1", "method.scope=global"),
@@ -405,14 +411,19 @@ NAMES = {
     "digits_at_init": "76520e8a1609",
     "digits_early_bird": "81bae89d6b54",
     "digits_lenet": "053a115ee2d6",
+    "digits_set": "e0267bff2e93",
+    "digits_transplant": "8368f664af8e",
+    "fashion_to_mnist": "095a3de66139",
     "mnist_lenet": "ac92c89fb456",
     "mnist_lenet_quick": "447f657d4227",
+    "mnist_to_fashion": "cd792a25810b",
 }
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_the_shipped_experiments_are_called_as_ever(name):
-    assert compose([f"config={name}"]).tag("the data's fingerprint")[:12] == NAMES[name]
+def test_the_shipped_experiments_are_called_as_ever(name, needed, monkeypatch):
+    monkeypatch.setattr("ltx.config.sources.of_content", lambda key, path: "the file's content")
+    assert compose([f"config={name}", *needed(name)]).tag("the data's fingerprint")[:12] == NAMES[name]
 
 
 # -- networks of one's own ------------------------------------------------------------------------------------
@@ -477,16 +488,16 @@ def fake(shape, classes):
         images = torch.randint(256, (examples, *shape), generator=draw, dtype=torch.uint8)
         return Split(images, torch.arange(examples) % classes)
 
-    return Data.of(split(64), split(20), split(20), classes=classes)
+    return Data.of_images(split(64), split(20), split(20), classes=classes)
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatch):
+def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatch, needed):
     """As it is, checked whole; then two steps of it on random images of the right shape."""
-    run = compose([f"config={name}"]).run
+    run = compose([f"config={name}", *needed(name)]).run
     assert Path(config_dir(), "config", f"{name}.yaml").read_text().startswith("# @package _global_\n# ")
     kind, pixels = type(run.dataset), run.dataset.shape or (3, 32, 32)
-    monkeypatch.setattr(kind, "load", lambda dataset: fake(pixels, dataset.classes or 10))
+    monkeypatch.setattr(kind, "load", lambda dataset: fake(pixels, dataset.outputs or 10))
     monkeypatch.setattr(kind, "train_size", 64)
     short = ["recipe.batch_size=64", "recipe.steps=2ep", "recipe.warmup=0", "recipe.drops=[]"]
     short += ["recipe.eval_every=2", "replicates=1", "control_draws=1"]
@@ -494,7 +505,7 @@ def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatc
     knobs |= {"model.width": 0.1, "method.rewind_step": 0, "method.window": 2, "method.ratios": [0.3]}
     turned = {f"{group}.{key}" for group in ("method", "model") for key in vars(getattr(run, group))}
     short += [f"{key}={value}" for key, value in knobs.items() if key in turned]
-    composed = compose([f"config={name}", *short, f"out={tmp_path}"])
+    composed = compose([f"config={name}", *needed(name), *short, f"out={tmp_path}"])
     assert (execute(composed) / "levels.csv").exists()
 
 

@@ -16,8 +16,9 @@ from ltx.core.task import Layers
 from ltx.core.ticket import Curve, Hooks, Round, Ticket
 from ltx.engine.train import train
 from ltx.errors import Interrupted, UserError
+from ltx.experiment.checkpoint import Checkpoint
 from ltx.experiment.execute import execute
-from ltx.experiment.store import Progress, identity
+from ltx.experiment.store import ticket_identity
 from ltx.methods.channels import kept, mask, scales
 from ltx.methods.early_bird import EarlyBird, Watch, packed, stable, unpacked
 from ltx.models import MODELS
@@ -164,7 +165,7 @@ def test_a_shrunk_network_computes_what_the_masked_one_does(build):
     for name, tensor in network.state_dict().items():  # no statistic, shift or bias may be trivial
         if tensor.is_floating_point() and tensor.dim() < 2:
             tensor.copy_(torch.rand_like(tensor) + 0.2 if "var" in name else torch.randn_like(tensor))
-    names = list(layer_kinds(network))
+    names = list(layer_kinds(network, None))
     groups = channels.groups(build(shape, 10), shape, names)
     cut = {name: torch.rand(group.channels) < 0.6 for name, group in groups.items()}
     for alive in cut.values():
@@ -184,7 +185,7 @@ def test_a_shrunk_network_computes_what_the_masked_one_does(build):
 
 
 def weights_of(model):
-    return list(layer_kinds(MODELS[model]().build((3, 8, 8), 10)))
+    return list(layer_kinds(MODELS[model]().build((3, 8, 8), 10), None))
 
 
 def test_a_residual_stream_is_one_group_and_the_outputs_are_none():
@@ -204,7 +205,7 @@ def test_channels_whose_makers_may_not_be_pruned_stay():
 def test_a_network_whose_channels_cannot_be_followed_is_one_line():
     shuffled = TorchVision("shufflenet_v2_x0_5").build((3, 32, 32), 10)
     with pytest.raises(UserError, match="torch-pruning cannot follow this network's channels") as caught:
-        channels.groups(shuffled, (3, 32, 32), list(layer_kinds(shuffled)))
+        channels.groups(shuffled, (3, 32, 32), list(layer_kinds(shuffled, None)))
     assert "\n" not in str(caught.value)
 
 
@@ -266,8 +267,8 @@ def test_a_search_that_was_killed_goes_on_bit_for_bit():
         with pytest.raises(Interrupted):
             trained(task, bird, broken)
     again = trained(task, bird, broken)
-    assert identity(Ticket(again.final, {})) == identity(Ticket(straight.final, {}))
-    assert identity(Ticket(again.memo, {})) == identity(Ticket(straight.memo, {}))
+    assert ticket_identity(Ticket(again.final, {})) == ticket_identity(Ticket(straight.final, {}))
+    assert ticket_identity(Ticket(again.memo, {})) == ticket_identity(Ticket(straight.memo, {}))
     assert torch.equal(again.curve.val_loss, straight.curve.val_loss)
     assert straight.memo["drawn"].all()
 
@@ -316,7 +317,9 @@ def test_eb_train_inherits_the_weights_of_the_drawing_epoch_and_the_rest_of_the_
 def test_the_other_ways_to_retrain_begin_at_step_0_from_the_first_or_from_new_weights():
     _, (dense, _, original), _ = early(retrain="original")
     assert original.starts == ()
-    assert identity(Ticket(original.ticket.weights, {})) == identity(Ticket(dense.ticket.weights, {}))
+    assert ticket_identity(Ticket(original.ticket.weights, {})) == ticket_identity(
+        Ticket(dense.ticket.weights, {})
+    )
     _, (_, _, reinit), _ = early(retrain="reinit")
     for name, alive in reinit.ticket.mask.items():
         assert not torch.equal(reinit.ticket.weights[name], dense.ticket.weights[name])
@@ -372,12 +375,12 @@ def test_a_run_killed_again_and_again_comes_to_the_same_end(run, tmp_path, monke
     elsewhere = compose([*WHOLE, f"out={tmp_path}", "checkpoint_seconds=0"])
     saves = count()
 
-    def dies(progress, state, save=Progress.save):
-        save(progress, state)
+    def dies(checkpoint, state, save=Checkpoint.save):
+        save(checkpoint, state)
         if next(saves) % 7 == 6:
             raise SystemExit("killed")
 
-    monkeypatch.setattr(Progress, "save", dies)
+    monkeypatch.setattr(Checkpoint, "save", dies)
     deaths = 0
     while True:
         try:
@@ -428,7 +431,7 @@ def test_the_cost_of_imp_is_every_training_before(tmp_path):
 
 def test_a_network_without_scales_is_refused_before_any_data():
     with pytest.raises(UserError, match="no BatchNorm"):
-        EarlyBird().check(Layers({"w": 1}, {"w": "dense"}, ("w",)), None)
+        EarlyBird().check(Layers({"w": (1,)}, {"w": "dense"}, ("w",)), None)
     with pytest.raises(UserError, match="compared with reinit only"):
         compose([*TINY, "controls=[shuffle]"])
 

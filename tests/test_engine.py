@@ -48,12 +48,14 @@ def plain_loop(task, plan, ticket, r):
         indices = order(task.seeds[r], epoch, len(data.train))[position * plan.batch_size :][
             : plan.batch_size
         ]
-        images = (data.train.images[indices] / 255 - data.mean.view(-1, 1, 1)) / data.std.view(-1, 1, 1)
+        images = (
+            data.train.inputs[indices] / 255 - data.prepare.mean.view(-1, 1, 1)
+        ) / data.prepare.std.view(-1, 1, 1)
         for group in optimizer.param_groups:
             group["lr"] = plan.lr_at(step)
         optimizer.zero_grad()
         torch.manual_seed(derive(task.seeds[r], "dropout", step))
-        F.cross_entropy(network(images), data.train.labels[indices]).backward()
+        F.cross_entropy(network(images), data.train.targets[indices]).backward()
         for p, mask in masks:
             p.grad *= mask
         optimizer.step()
@@ -246,12 +248,12 @@ def test_the_curve_says_what_a_plain_evaluation_says(model):
         network = task.network().eval()
         network.load_state_dict({name: tensor[r] for name, tensor in outcome.final.items()})
         for split, name in ((data.val, "val"), (data.test, "test"), (data.train, "train")):
-            images = (split.images / 255 - data.mean.view(-1, 1, 1)) / data.std.view(-1, 1, 1)
+            images = (split.inputs / 255 - data.prepare.mean.view(-1, 1, 1)) / data.prepare.std.view(-1, 1, 1)
             with torch.no_grad():
                 logits = network(images)
-            accuracy = float((logits.argmax(1) == split.labels).float().mean())
+            accuracy = float((logits.argmax(1) == split.targets).float().mean())
             if name == "val":
-                loss = F.cross_entropy(logits, split.labels)
+                loss = F.cross_entropy(logits, split.targets)
                 torch.testing.assert_close(outcome.curve.val_loss[r, -1], loss, rtol=1e-4, atol=1e-5)
             ours = (
                 outcome.train_measure[r]
@@ -289,7 +291,7 @@ def test_plain_dense_networks_are_stacked_and_others_are_not():
 def test_stacked_gradients_are_autograd_s(hidden):
     task, plan = compose_task("model=lenet", f"model.hidden={hidden}", "replicates=3", "recipe.batch_size=5")
     dense = task.dense()
-    images = torch.randn(3, 5, *task.data.train.images.shape[1:])
+    images = torch.randn(3, 5, *task.data.shape)
     labels = torch.randint(0, 10, (3, 5))
     stacked, separate = (way(task, Round(0, dense, plan)) for way in (Stacked, Separate))
     losses = [way.backward(images, labels, 0) for way in (stacked, separate)]

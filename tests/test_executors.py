@@ -40,10 +40,12 @@ def plain_loop(task, plan, ticket, r):
     data = task.data
     for step in range(plan.steps):
         seen = order(task.seeds[r], 0, len(data.train))[step * plan.batch_size :][: plan.batch_size]
-        images = (data.train.images[seen] / 255 - data.mean.view(-1, 1, 1)) / data.std.view(-1, 1, 1)
+        images = (data.train.inputs[seen] / 255 - data.prepare.mean.view(-1, 1, 1)) / data.prepare.std.view(
+            -1, 1, 1
+        )
         adam.zero_grad()
         with seeded(task.seeds[r], "dropout", step):
-            F.cross_entropy(network(images), data.train.labels[seen]).backward()
+            F.cross_entropy(network(images), data.train.targets[seen]).backward()
         for name, alive in ticket.mask.items():
             if named[name].grad is not None:
                 named[name].grad *= alive[r]

@@ -22,6 +22,7 @@ from ltx.methods.criterion import Criterion
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.retrain import FineTune, LRRewind
 from ltx.pruning import masks
+from ltx.pruning.scores import magnitude
 from ltx.streams import stream
 
 LENET = ("model.hidden=[16]", "replicates=2")
@@ -47,6 +48,7 @@ def outcome(round):
     nothing = torch.empty(0)
     return Trained(
         final=after(round.plan.steps - round.start),
+        mask=round.ticket.mask,
         at={step: after(step) for step in round.keep},
         curve=None,
         train_measure=nothing,
@@ -185,7 +187,7 @@ SEQUENCES = {  # methods.md 1.4, computed from the paper's rule; those that the 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_the_weights_remaining_are_the_papers(name):
     run = compose([f"config={name}"]).run
-    layers = run.layers(run.dataset.shape, run.dataset.classes)
+    layers = run.layers(run.dataset.shape, run.dataset.outputs)
     for level, expected in enumerate(SEQUENCES[name].split()):
         fixed = layers.total - sum(layers.sizes[layer] for layer in layers.prunable)
         remaining = fixed + sum(run.method.kept(layers, level).values())
@@ -194,8 +196,8 @@ def test_the_weights_remaining_are_the_papers(name):
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_every_shipped_experiment_composes(name):
-    assert compose([f"config={name}"]).name == name
+def test_every_shipped_experiment_composes(name, needed):
+    assert compose([f"config={name}", *needed(name)]).name == name
 
 
 @pytest.mark.parametrize("method", AT_INIT)
@@ -230,16 +232,16 @@ def best(scores, count):
 
 def ten_of_each(data, seed):
     """Walk through the seed's permutation and take each class's first ten."""
-    chosen, taken = [], [0] * data.classes
+    chosen, taken = [], [0] * data.outputs
     for i in torch.randperm(len(data.train), generator=stream(seed, "examples")).tolist():
-        label = int(data.train.labels[i])
+        label = int(data.train.targets[i])
         if taken[label] < 10:
             taken[label] += 1
             chosen.append(i)
-    pixels = data.train.images[chosen].double() / 255
-    return (pixels - data.mean.double().view(1, -1, 1, 1)) / data.std.double().view(
+    pixels = data.train.inputs[chosen].double() / 255
+    return (pixels - data.prepare.mean.double().view(1, -1, 1, 1)) / data.prepare.std.double().view(
         1, -1, 1, 1
-    ), data.train.labels[chosen]
+    ), data.train.targets[chosen]
 
 
 def reference_snip(task, r, density):
@@ -260,7 +262,7 @@ def reference_synflow(task, r, density):
     total = sum(p.numel() for p in dense.values())
     for i in range(1, 101):
         network.zero_grad()
-        network(torch.ones(1, *task.data.train.images.shape[1:], dtype=torch.float64)).sum().backward()
+        network(torch.ones(1, *task.data.shape, dtype=torch.float64)).sum().backward()
         # A pruned weight scores 0 like a dead one's input; -1 keeps it out for good.
         scores = {n: torch.where(p == 0, -1.0, p.detach() * p.grad).numpy() for n, p in prunable.items()}
         mask = best(scores, round(total * density ** (i / 100)))
@@ -438,3 +440,17 @@ def test_layer_collapse_is_shown_and_not_fatal(tmp_path):
 def test_collapse_is_known_by_the_layers_that_are_empty():
     task, _ = compose_task(*LENET)
     assert masks.emptied(MagnitudeAtInit().mask(task, task.dense(), 0.001))
+
+
+def test_a_diverged_replicate_empties_no_layer_of_the_others():
+    """Its weights are not numbers and none is the smallest: it goes on, marked, and the run with it."""
+    task, _ = compose_task("model.hidden=[8]", "replicates=2", "method.levels=2")
+    dense, method = task.dense(), IMP(levels=2, rate=0.5, scope="global")
+    scores = magnitude(dense.weights)
+    scores = {name: torch.where(torch.tensor([True, False]).view(-1, *[1] * (part.dim() - 1)), part, torch.nan)
+              for name, part in scores.items()}  # fmt: skip
+    mask = method.pruned(task, scores, dense.mask, 1)
+    kept = method.kept(task.layers, 1)[""]
+    assert sum(alive.flatten(1).sum(1) for alive in mask.values()).tolist() == [kept, kept]
+    assert masks.emptied(mask)  # of the second alone
+    assert not masks.emptied({name: alive[:1] for name, alive in mask.items()})

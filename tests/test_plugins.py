@@ -29,9 +29,6 @@ def data():
     split = (images, torch.tensor([0, 1, 2] * 3))
     return [split, split, split]
 
-def floats():
-    return [(images.float(), labels) for images, labels in data()]
-
 def two():
     return data()[:2]
 """
@@ -56,7 +53,7 @@ def test_a_packages_network_has_keys_and_is_imported_only_when_chosen():
     assert "mine" not in sys.modules
     composed = compose(["model=flat", "model.bias=false", "method.levels=2"])
     assert composed.config["model"] == {"name": "flat", "bias": False}
-    assert layer_kinds(composed.run.model.build((1, 8, 8), 10)) == {"1.weight": "output"}
+    assert layer_kinds(composed.run.model.build((1, 8, 8), 10), "1.weight") == {"1.weight": "output"}
     with pytest.raises(UserError, match=r"unknown key model\.bia: did you mean model\.bias\?"):
         compose(["model=flat", "model.bia=false"])
 
@@ -101,7 +98,7 @@ def test_torchvisions_networks_are_chosen_by_name():
 @pytest.mark.usefixtures("plugin")
 def test_data_of_the_users_own():
     data = compose(["dataset=custom", "dataset.path=mine:data"]).run.dataset.load()
-    assert (data.shape, data.classes, len(data.train), len(data.val), len(data.test)) == (
+    assert (data.shape, data.outputs, len(data.train), len(data.val), len(data.test)) == (
         (1, 8, 8),
         3,
         9,
@@ -117,7 +114,6 @@ def test_data_of_the_users_own():
         ("mine", r"dataset\.path=mine is not possible: write package\.module:function"),
         ("mine:none", r"dataset\.path=mine:none cannot be imported: AttributeError"),
         ("mine:function", r"dataset\.path=mine:function cannot be loaded: TypeError"),
-        ("mine:floats", r"must give images uint8 \[N, C, H, W\] of one shape, got torch\.float32"),
         ("mine:two", r"must return train, validation and test, got 2"),
     ],
 )

@@ -21,6 +21,7 @@ from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, Rule, at_least, each, knob, one_of
 from ltx.methods.base import Method
 from ltx.models.base import Model, Shape
+from ltx.models.trial import tried
 from ltx.pruning.controls import CONTROLS
 from ltx.report.objective import Objective
 from ltx.streams import seeded
@@ -86,8 +87,10 @@ class Run(Knobs):
             )
         demand(len(set(self.controls)) == len(self.controls), "controls", self.controls, "name each once")
         demand(self.seed + self.replicates <= 2**63, "replicates", self.replicates, "seeds end at 2^63")
-        if self.dataset.shape and self.dataset.classes:
-            self.check(self.dataset.shape, self.dataset.classes, self.dataset.train_size)
+        if self.dataset.shape and self.dataset.outputs:
+            layers = self.layers(self.dataset.shape, self.dataset.outputs)
+            size = self.dataset.train_size
+            self.check(self.dataset.shape, layers, self.recipe.plan(size) if size else None)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -98,36 +101,32 @@ class Run(Knobs):
         """The folder that runs go under; ~ is the user's home."""
         return Path(self.out).expanduser()
 
-    def check(self, shape: Shape, classes: int, size: int | None) -> tuple[Layers, Plan | None]:
-        """The network's layers and the recipe in steps, for data of a shape; `size`: their training examples.
-
-        Raises UserError for what cannot be done with such data.
-        """
-        pad, sides = self.recipe.augment.pad, shape[1:] or (inf,)
+    def check(self, shape: Shape, layers: Layers, plan: Plan | None) -> None:
+        """Refuse what cannot be done with inputs of a shape; raises UserError."""
+        pad, sides = self.recipe.augment.pad, "x".join(map(str, shape[1:]))
         demand(
-            pad < min(sides),
+            pad < min(shape[1:], default=inf),
             "recipe.augment.pad",
             pad,
-            f"images of {'x'.join(map(str, sides))} can be padded by less than that",
+            f"images of {sides} can be padded by less than that",
         )
-        layers = self.layers(shape, classes)
-        plan = None if size is None else self.recipe.plan(size)
         self.method.check(layers, plan)
-        return layers, plan
 
     def afford(self) -> None:
         """Refuse what this machine's memory cannot hold, where that is known without data; raises UserError."""
         data = self.dataset
-        if data.shape and data.classes and data.train_size:
+        if data.shape and data.outputs and data.train_size:
             check_training(
-                self.replicates, self.layers(data.shape, data.classes), self.recipe.plan(data.train_size)
+                self.replicates, self.layers(data.shape, data.outputs), self.recipe.plan(data.train_size)
             )
 
-    def layers(self, shape: Shape, classes: int) -> Layers:
-        """The network's layers for images of a shape."""
-        check_network(self.model, shape, classes)
+    def layers(self, shape: Shape, outputs: int) -> Layers:
+        """The network's layers for inputs of a shape, once it has been tried; raises UserError."""
+        check_network(self.model, shape, outputs)
         with seeded(0):
-            return Layers.of(self.model.build(shape, classes), self.prunable)
+            network = self.model.build(shape, outputs)
+            output = tried(network, shape, outputs, self.recipe.batch_size)
+        return Layers.of(network, self.prunable, output)
 
     def torch_device(self) -> torch.device:
         """The device to run on; raises UserError if this machine lacks it."""

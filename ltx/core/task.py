@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from functools import cached_property
+from math import prod
 
 import torch
 from torch import nn
@@ -55,19 +57,25 @@ class Prunable(Knobs):
 class Layers:
     """A network's layers without their values: all that can be checked before any data is touched."""
 
-    sizes: dict[str, int]  # weights of every convolution and dense layer, prunable or not
+    shapes: dict[str, tuple[int, ...]]  # of every convolution's and dense layer's weights, prunable or not
     kinds: dict[str, str]  # conv | dense | output | shortcut
     prunable: tuple[str, ...]
     scales: dict[str, int] = field(default_factory=dict)  # channels of every BatchNorm that scales them
 
     @classmethod
-    def of(cls, network: nn.Module, rule: Prunable) -> Layers:
-        kinds = layer_kinds(network)
+    def of(cls, network: nn.Module, rule: Prunable, output: str | None) -> Layers:
+        """`output`: the weight of the layer that gives the outputs, as a trial of the network has found it."""
+        kinds = layer_kinds(network, output)
         prunable = rule.names(kinds)
         if not prunable:
             raise UserError(f"prunable.* leaves nothing to prune: the layers are {', '.join(kinds)}")
-        sizes = {name: network.get_parameter(name).numel() for name in kinds}
-        return cls(sizes, kinds, prunable, batchnorm_scales(network))
+        shapes = {name: tuple(network.get_parameter(name).shape) for name in kinds}
+        return cls(shapes, kinds, prunable, batchnorm_scales(network))
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The number of weights of each layer."""
+        return {name: prod(shape) for name, shape in self.shapes.items()}
 
     @property
     def total(self) -> int:
@@ -102,14 +110,14 @@ class Task:
     def network(self) -> nn.Module:
         """One network on the device, its values of no account."""
         with seeded(0):
-            return self.model.build(self.data.shape, self.data.classes).to(self.device)
+            return self.model.build(self.data.shape, self.data.outputs).to(self.device)
 
     def initial(self, *purpose: object) -> Tree:
         """Freshly initialised weights and buffers [R, *shape], one stream per seed and purpose."""
         drawn = []
         for seed in self.seeds:
             with seeded(seed, "init", *purpose):
-                network = self.model.build(self.data.shape, self.data.classes)
+                network = self.model.build(self.data.shape, self.data.outputs)
             drawn.append({name: tensor.detach() for name, tensor in tensors(network).items()})
         return {name: torch.stack([tree[name] for tree in drawn]).to(self.device) for name in drawn[0]}
 

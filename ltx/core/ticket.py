@@ -122,6 +122,7 @@ class Round:
     )  # weights that must live, by layer; "" = all together
     role: str = "ticket"  # or the name of a control
     draw: int = 0  # which of a control's draws
+    of: tuple[float, ...] = ()  # what it answers of a list that the method is given: densities, ratios
     hooks: Hooks = field(default_factory=Hooks)
     patience: int = 0  # evaluations without a new least validation loss that stop a replicate; 0 = never
     warm: Tree = field(default_factory=dict)  # an optimizer's state to begin with: `Trained.optimizer`

@@ -66,7 +66,7 @@ class Training:
                 checkpoint.save(self._state())
         self._compare()
         goal = self.task.goal
-        on_train = evaluate(goal, self.executor, self.feed, self.task.data.train)
+        on_train = evaluate(goal, self.executor, self.task.data.prepare, self.task.data.train)
         if self.task.device.type == "cuda":
             torch.cuda.synchronize(self.task.device)
         self.seconds, self.joules = time.perf_counter() - began, meter.read()
@@ -161,7 +161,7 @@ class Training:
 
     def _evaluate(self) -> None:
         goal, data = self.task.goal, self.task.data
-        val, test = (evaluate(goal, self.executor, self.feed, split) for split in (data.val, data.test))
+        val, test = (evaluate(goal, self.executor, data.prepare, split) for split in (data.val, data.test))
         train_loss = self.tally / self.tallied if self.tallied else torch.full_like(self.tally, torch.nan)
         self.diverged |= ~val["loss"].isfinite() | ~self.tally.isfinite()
         point = {
@@ -189,7 +189,8 @@ class Training:
 
     def _compare(self) -> None:
         """Once a round: what was computed here is what the network itself computes with these weights."""
-        some = self.feed.normalise(self.task.data.val.images[:EXAMPLES])
+        data = self.task.data
+        some = data.prepare(data.val.inputs.narrow(0, 0, min(EXAMPLES, len(data.val))))
         theirs = own_outputs(self.task, self.executor.weights(), some)
         self.session.checks.agree(
             self.executor.outputs(some), theirs, ~self.diverged, TOLERANCES[self.plan.precision], self.where

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from ltx.errors import UserError
 from ltx.knobs import Knobs, above, knob
 
-Shape = tuple[int, int, int]  # channels, height, width of one image
+Shape = tuple[int, ...]  # of one input: channels, height and width of an image, columns of a table
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,14 @@ class Model(Knobs, ABC):
     summary: ClassVar[str]  # one line for `ltx list`
 
     @abstractmethod
-    def build(self, shape: Shape, classes: int) -> nn.Module:
-        """A network from images [B, *shape] to logits [B, classes], freshly drawn from torch's global RNG."""
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        """A network from inputs [B, *shape] to [B, outputs], freshly drawn from torch's global RNG."""
 
     def demand(self, shape: Shape, *, least: int) -> None:
-        """Refuse images with fewer than `least` pixels a side, which the pooling would shrink to nothing."""
-        if min(shape[1:]) < least:
-            name, (channels, height, width) = type(self).__name__.lower(), shape
-            raise UserError(
-                f"model {name} needs images of at least {least}x{least}, got {channels}x{height}x{width}"
-            )
+        """Refuse what is no image, or has fewer than `least` pixels a side, which pooling would shrink to nothing."""
+        if len(shape) != 3 or min(shape[1:]) < least:
+            name, size = type(self).__name__.lower(), "x".join(map(str, shape))
+            raise UserError(f"model {name} needs images of at least {least}x{least}, got {size}")
 
 
 @dataclass(frozen=True)
@@ -90,15 +88,15 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def layer_kinds(network: nn.Module) -> dict[str, str]:
+def layer_kinds(network: nn.Module, output: str | None) -> dict[str, str]:
     """Each convolution or dense weight's parameter name, in network order, and its kind.
 
-    The kind is "conv", "dense", "output" (the last Linear) or "shortcut" (a 1x1 convolution whose path says
-    shortcut or downsample, as in residual networks). Layers are known by module type; attention's projections
+    The kind is "conv", "dense", "output" (the weight of that name) or "shortcut" (a 1x1 convolution whose path
+    says shortcut or downsample, as in residual networks). Layers are known by module type; attention's projections
     are dense. Biases and normalisation never appear, nor do embeddings, recurrent layers or reparametrised
     weights. A tied weight appears once; a network that ends in a convolution has no output.
     """
-    kinds, output = {}, None
+    kinds = {}
     for name, _ in network.named_parameters():
         path, _, leaf = name.rpartition(".")
         layer = network.get_submodule(path)
@@ -106,10 +104,10 @@ def layer_kinds(network: nn.Module) -> dict[str, str]:
             residual = "shortcut" in path or "downsample" in path
             kinds[name] = "shortcut" if residual and set(layer.kernel_size) == {1} else "conv"
         elif isinstance(layer, nn.Linear) and leaf == "weight":
-            kinds[name], output = "dense", name
+            kinds[name] = "output" if name == output else "dense"
         elif isinstance(layer, nn.MultiheadAttention) and leaf.endswith("proj_weight"):
             kinds[name] = "dense"
-    return kinds | ({output: "output"} if output else {})
+    return kinds
 
 
 def batchnorm_scales(network: nn.Module) -> dict[str, int]:

@@ -17,7 +17,7 @@ from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket, Tree, copied
 from ltx.data.base import Split
 from ltx.engine.executors import Executor, Separate, choose
-from ltx.engine.feed import Feed, chunks
+from ltx.engine.feed import Feed
 from ltx.streams import derive
 
 POINTS = 30  # evenly spaced on the line, its ends among them (section 2)
@@ -85,14 +85,12 @@ def between(task: Task, plan: Plan, first: Tree, second: Tree, *, recalibrate: b
 
 def predictions(network: Executor, feed: Feed, split: Split) -> Tensor:
     """The class that every replicate names for every example, [R, N]."""
-    return torch.cat(
-        [network.outputs(feed.normalise(part.images)).argmax(2) for part in chunks(split)], dim=1
-    )
+    return torch.cat([network.outputs(feed.prepare(part)).argmax(2) for part, _ in split.chunks()], dim=1)
 
 
 def wrong(found: Tensor, split: Split) -> Tensor:
     """Error [R] of predictions [R, N]."""
-    return (found != split.labels).float().mean(1)
+    return (found != split.targets).float().mean(1)
 
 
 def estimate(networks: Separate, feed: Feed) -> None:

@@ -103,6 +103,7 @@ def through_hydra(task: Callable[[DictConfig], Any], overrides: list[str], flags
 def finish(folder: Path) -> None:
     """Draw the run's figures and print its table."""
     from ltx import report
+    from ltx.report import grade
     from ltx.report.sizes import said
 
     found = report.compare([folder])
@@ -110,6 +111,8 @@ def finish(folder: Path) -> None:
     report.print_tables(found, Console(), ["means"])
     if sentence := said(folder):
         print(sentence)
+    if verdicts := grade.grade([folder]):
+        print(*grade.lines(verdicts), sep="\n")
     print(f"figures and tables: {folder}")
 
 

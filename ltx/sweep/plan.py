@@ -98,7 +98,7 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
         if (name := source(composed)) not in read:
             read[name] = composed.run.dataset.load()
         run, data = composed.run, read[name]
-        run.method.check(run.layers(data.shape, data.classes), run.recipe.plan(len(data.train)))
+        run.check(data.shape, run.layers(data.shape, data.outputs), run.recipe.plan(len(data.train)))
     jobs: dict[Path, Job] = {}
     for words, composed in combined:
         for part, seeds in parts(composed, seeds_per_job):
