@@ -38,6 +38,7 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
     `logged`: what it prints goes to log.txt in that folder. Raises UserError for what the user can mend, Busy
     if another process has the run, and Interrupted after saving when asked to stop.
     """
+    composed.run.afford()
     check_installed(composed.run.tracker)
     with tuned():
         return _execute(composed, show or Progress(), logged=logged)
@@ -49,7 +50,7 @@ def _execute(composed: Composed, show: Progress, *, logged: bool) -> Path:
     data = run.dataset.load().to(device)
     layers = run.layers(data.shape, data.outputs)
     plan = run.recipe.plan(len(data.train))
-    run.method.check(layers, plan)
+    run.check(data.shape, layers, plan)
     task = Task(run.model, data, layers, run.seeds, device)
     folder = composed.folder(data.fingerprint)
     with logging_to(folder / LOG) if logged else nullcontext(), stopping() as stop:
