@@ -6,6 +6,7 @@ from ltx.methods.channels import ChannelOneShot, ChannelRandom, ChannelSNIP, Sli
 from ltx.methods.criterion import Criterion
 from ltx.methods.dynamic import SET
 from ltx.methods.early_bird import EarlyBird
+from ltx.methods.gradual import GMP
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.retrain import FineTune, LRRewind
 from ltx.methods.transplant import Transplant
@@ -27,5 +28,6 @@ METHODS: dict[str, type[Method]] = {
     "channel_random": ChannelRandom,
     "channel_snip": ChannelSNIP,
     "set": SET,
+    "gmp": GMP,
     "transplant": Transplant,
 }
