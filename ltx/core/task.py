@@ -17,6 +17,7 @@ from ltx.data.base import Data
 from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, knob
 from ltx.models.base import Model, batchnorm_scales, layer_kinds, tensors
+from ltx.models.skip import input_weights
 from ltx.streams import seeded
 
 
@@ -61,6 +62,7 @@ class Layers:
     kinds: dict[str, str]  # conv | dense | output | shortcut
     prunable: tuple[str, ...]
     scales: dict[str, int] = field(default_factory=dict)  # channels of every BatchNorm that scales them
+    reading: tuple[str, ...] = ()  # weights with a column for each input, a skip layer's first
 
     @classmethod
     def of(cls, network: nn.Module, rule: Prunable, output: str | None) -> Layers:
@@ -70,7 +72,7 @@ class Layers:
         if not prunable:
             raise UserError(f"prunable.* leaves nothing to prune: the layers are {', '.join(kinds)}")
         shapes = {name: tuple(network.get_parameter(name).shape) for name in kinds}
-        return cls(shapes, kinds, prunable, batchnorm_scales(network))
+        return cls(shapes, kinds, prunable, batchnorm_scales(network), input_weights(network))
 
     @cached_property
     def sizes(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ from ltx.methods.dynamic import SET
 from ltx.methods.early_bird import EarlyBird
 from ltx.methods.gradual import GMP
 from ltx.methods.imp import IMP, OneShot
+from ltx.methods.lassonet import LassoNet
 from ltx.methods.retrain import FineTune, LRRewind
 from ltx.methods.transplant import Transplant
 
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
     "channel_oneshot": ChannelOneShot,
     "channel_random": ChannelRandom,
     "channel_snip": ChannelSNIP,
+    "lassonet": LassoNet,
     "set": SET,
     "gmp": GMP,
     "transplant": Transplant,
