@@ -21,8 +21,8 @@ from ltx.pruning.scores import magnitude
 class GMP(Method):
     """Gradual magnitude pruning (Zhu & Gupta 2018, equation 1): sparsity rises along a cubic while training goes on.
 
-    Deviations: what was pruned does not come back; the last weights go before a step, so that the ticket's gradients are
-    its own, the others in it, when the batch's gradients are known.
+    Deviations: what was pruned does not come back; the last weights go before a step, so that the ticket's
+    gradients are its own, the others within one, when the gradients of its batch are known.
     """
 
     summary: ClassVar[str] = "prune the smallest weights little by little while training (Zhu & Gupta 2018)"
