@@ -9,6 +9,7 @@ from ltx.methods.early_bird import EarlyBird
 from ltx.methods.gradual import GMP
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.lassonet import LassoNet
+from ltx.methods.regularised import L1, GroupLasso
 from ltx.methods.retrain import FineTune, LRRewind
 from ltx.methods.transplant import Transplant
 
@@ -29,6 +30,8 @@ METHODS: dict[str, type[Method]] = {
     "channel_random": ChannelRandom,
     "channel_snip": ChannelSNIP,
     "lassonet": LassoNet,
+    "group_lasso": GroupLasso,
+    "l1": L1,
     "set": SET,
     "gmp": GMP,
     "transplant": Transplant,
