@@ -10,9 +10,10 @@ import torch
 from omegaconf import MISSING
 
 from ltx.config.trackers import TRACKERS
+from ltx.core.goal import Choice, demand_takes, demand_works
 from ltx.core.recipe import Recipe
-from ltx.core.task import Layers, Prunable
-from ltx.data.base import Dataset
+from ltx.core.task import Layers, Prunable, Task
+from ltx.data.base import Data, Dataset
 from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, at_least, each, knob, one_of
 from ltx.methods.base import Method
@@ -28,6 +29,7 @@ class Run(Knobs):
 
     model: Any = knob(MISSING, None, "the network")
     dataset: Any = knob(MISSING, None, "what it learns")
+    goal: Any = knob(MISSING, None, "what it is to be good at")
     method: Any = knob(MISSING, None, "how its tickets are found")
     recipe: Recipe = knob(Recipe, None, "how one network is trained")
     prunable: Prunable = knob(Prunable, None, "which weights may be pruned")
@@ -59,7 +61,7 @@ class Run(Knobs):
     )
 
     def __post_init__(self) -> None:
-        for key, kind in (("model", Model), ("dataset", Dataset), ("method", Method)):
+        for key, kind in (("model", Model), ("dataset", Dataset), ("goal", Choice), ("method", Method)):
             chosen = getattr(self, key)
             demand(isinstance(chosen, kind), key, chosen, "choose one with `ltx list`")
         super().__post_init__()
@@ -70,6 +72,10 @@ class Run(Knobs):
                 self.controls,
                 f"this method's tickets can be compared with {', '.join(self.method.controls)} only",
             )
+        if (kind := self.dataset.goal) is not None:
+            goal = self.goal.of(kind)
+            demand_takes(goal, kind, self.dataset.name)
+            self.method.suits(goal, None)
         demand(len(set(self.controls)) == len(self.controls), "controls", self.controls, "name each once")
         if self.dataset.shape and self.dataset.outputs:
             layers = self.layers(self.dataset.shape, self.dataset.outputs)
@@ -89,6 +95,15 @@ class Run(Knobs):
         """The network's layers for inputs of a shape."""
         with seeded(0):  # built in earnest: torch's meta device takes a second to import
             return Layers.of(self.model.build(shape, outputs), self.prunable)
+
+    def task(self, data: Data, device: torch.device) -> Task:
+        """What is to be learned of data, which are moved to the device; raises UserError."""
+        goal = self.goal.of(data.goal)
+        demand_takes(goal, data.goal, self.dataset.name)
+        demand_works(goal, data)
+        self.method.suits(goal, data)
+        layers = self.layers(data.shape, data.outputs)
+        return Task(self.model, data.to(device), layers, self.seeds, device, goal)
 
     def torch_device(self) -> torch.device:
         """The device to run on; raises UserError if this machine lacks it."""
