@@ -111,8 +111,10 @@ def list_() -> None:
 
 
 @app.command()
-def show(run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)]) -> None:
-    """Show what a finished or interrupted run is."""
+def show(
+    run: Annotated[Path, typer.Argument(help="a run's folder, or a ticket's file", show_default=False)],
+) -> None:
+    """Show what a finished or interrupted run is, or what a ticket's file holds."""
     from ltx.study.show import summary
 
     summary(run)
@@ -155,6 +157,28 @@ def table(
 
     how = {"tolerance": tolerance, "by": by, "where": where or (), "interval": interval, "against": against}
     show(paths, format, only, **how)
+
+
+@app.command()
+def ticket(
+    run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the file to write, as in ticket.safetensors")],
+    level: Annotated[int | None, typer.Option(help="which level's ticket")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="or the one of so many weights, as a fraction")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="whose ticket; else the first seed's")] = None,
+    role: Annotated[str, typer.Option(help="ticket, or a control")] = "ticket",
+    draw: Annotated[int, typer.Option(help="which of a control's draws")] = 0,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="with its weights, if a seed draws them too")
+    ] = False,
+) -> None:
+    """Write one ticket of a run as a small file of its own, to carry to another network, data set or program."""
+    from ltx.study.ticket import pack
+
+    written = pack(run, out, level=level, density=density, seed=seed, role=role, draw=draw, weights=weights)
+    typer.echo(written)
 
 
 @app.command()

@@ -130,6 +130,7 @@ SURFACE = {
     "show": "run",
     "status": "paths --follow",
     "sweep": "overrides --seeds-per-job",
+    "ticket": "run --out --level --density --seed --role --draw --weights",
     "table": "paths --tolerance --by --where --interval --against --only --format",
 }
 

@@ -7,8 +7,8 @@ import torch
 from conftest import TINY, compose_task
 from helpers import halved
 
+import ltx.core.sealed
 import ltx.experiment.loop
-import ltx.experiment.sealed
 import ltx.experiment.store
 from ltx.config.compose import compose
 from ltx.core.checks import Checks
@@ -145,7 +145,7 @@ def test_a_saved_file_whose_pruned_weights_are_not_zero(monkeypatch, tmp_path):
 
 
 def test_a_saved_file_that_cannot_be_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(ltx.experiment.sealed, "to_bytes", lambda tree, metadata: b"nonsense")
+    monkeypatch.setattr(ltx.core.sealed, "to_bytes", lambda tree, metadata: b"nonsense")
     with pytest.raises(InvariantError, match="a saved round can be read back"):
         run(tmp_path)
 

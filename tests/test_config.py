@@ -325,14 +325,17 @@ NAMES = {
     "digits_at_init": "76520e8a1609",
     "digits_early_bird": "81bae89d6b54",
     "digits_lenet": "053a115ee2d6",
+    "digits_transplant": "5c0f64f467f5",
+    "fashion_to_mnist": "dfdcc056aeda",
     "mnist_lenet": "ac92c89fb456",
     "mnist_lenet_quick": "447f657d4227",
+    "mnist_to_fashion": "fba33f4ebcd7",
 }
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_the_shipped_experiments_are_called_as_ever(name):
-    assert compose([f"config={name}"]).tag("the data's fingerprint")[:12] == NAMES[name]
+def test_the_shipped_experiments_are_called_as_ever(name, needed):
+    assert compose([f"config={name}", *needed(name)]).tag("the data's fingerprint")[:12] == NAMES[name]
 
 
 # -- networks of one's own ------------------------------------------------------------------------------------
@@ -401,9 +404,9 @@ def fake(shape, classes):
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatch):
+def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatch, needed):
     """As it is, checked whole; then two steps of it on random images of the right shape."""
-    run = compose([f"config={name}"]).run
+    run = compose([f"config={name}", *needed(name)]).run
     assert Path(config_dir(), "config", f"{name}.yaml").read_text().startswith("# @package _global_\n# ")
     kind, pixels = type(run.dataset), run.dataset.shape or (3, 32, 32)
     monkeypatch.setattr(kind, "load", lambda dataset: fake(pixels, dataset.outputs or 10))
@@ -414,7 +417,7 @@ def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatc
     knobs |= {"model.width": 0.1, "method.rewind_step": 0, "method.window": 2, "method.ratios": [0.3]}
     turned = {f"{group}.{key}" for group in ("method", "model") for key in vars(getattr(run, group))}
     short += [f"{key}={value}" for key, value in knobs.items() if key in turned]
-    composed = compose([f"config={name}", *short, f"out={tmp_path}"])
+    composed = compose([f"config={name}", *needed(name), *short, f"out={tmp_path}"])
     assert (execute(composed) / "levels.csv").exists()
 
 

@@ -194,8 +194,8 @@ def test_the_weights_remaining_are_the_papers(name):
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_every_shipped_experiment_composes(name):
-    assert compose([f"config={name}"]).name == name
+def test_every_shipped_experiment_composes(name, needed):
+    assert compose([f"config={name}", *needed(name)]).name == name
 
 
 @pytest.mark.parametrize("method", AT_INIT)

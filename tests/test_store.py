@@ -21,9 +21,9 @@ import ltx.experiment.loop
 import ltx.experiment.machine
 import ltx.experiment.store
 from ltx.config.compose import compose
+from ltx.core.sealed import Outdated, read, save
 from ltx.errors import Damaged, Interrupted, UserError
 from ltx.experiment.execute import execute
-from ltx.experiment.sealed import Outdated, read, save
 from ltx.files import write
 
 STACKED = (*TINY, "controls=[reinit]", "method.levels=1")

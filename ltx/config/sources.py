@@ -1,4 +1,4 @@
-"""The source of code that is not ltx's own, where it decides a result: a changed network is another network."""
+"""What is not ltx's own and decides a result, by its content: foreign code, files. A changed network is another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from ltx.knobs import IMPORTED, Knobs
+from ltx.errors import UserError
+from ltx.files import read_bytes
+from ltx.knobs import FILE, IMPORTED, Knobs
 from ltx.plugins import load_path
 
 INSTALLED = ("site-packages", "dist-packages")
@@ -22,7 +24,7 @@ INSTALLED = ("site-packages", "dist-packages")
 
 
 def sources(knobs: Knobs) -> dict[str, str]:
-    """SHA-256 of each foreign piece of code that knobs choose, by its name, with an installed package's version."""
+    """SHA-256 of each foreign piece of code and file that knobs choose, with an installed package's version."""
     found: dict[str, str] = {}
     for one in within(knobs):
         kind = type(one)
@@ -31,7 +33,17 @@ def sources(knobs: Knobs) -> dict[str, str]:
         for field in fields(one):
             if field.metadata.get("rule") is IMPORTED and (path := getattr(one, field.name)):
                 found[path] = digest(load_path(one.group + field.name, path))
+            if field.metadata.get("rule") is FILE:
+                found[one.group + field.name] = of_content(one.group + field.name, getattr(one, field.name))
     return found
+
+
+def of_content(key: str, path: str) -> str:
+    """SHA-256 of a file; raises UserError if it cannot be read."""
+    try:
+        return hashlib.sha256(read_bytes(Path(path), limit=1 << 32)).hexdigest()
+    except OSError as error:
+        raise UserError(f"{key}={path} cannot be read: {error.strerror or error}") from error
 
 
 def within(knobs: Knobs) -> Iterator[Knobs]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ltx.core import sealed
 from ltx.core.ticket import Tree
 from ltx.errors import Damaged, Interrupted
-from ltx.experiment import sealed
 
 CHECKPOINT_SECONDS = 60.0
 """A kill costs at most this much training, unless a run says otherwise."""

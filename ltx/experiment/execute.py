@@ -15,6 +15,7 @@ from typing import Any
 from ltx.config.identity import Composed
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan
+from ltx.core.sealed import SCHEMA
 from ltx.core.task import Task
 from ltx.core.ticket import Round
 from ltx.engine.device import tune
@@ -25,7 +26,6 @@ from ltx.experiment.journal import Journal
 from ltx.experiment.loop import play
 from ltx.experiment.machine import machine
 from ltx.experiment.progress import Progress, Several
-from ltx.experiment.sealed import SCHEMA
 from ltx.experiment.status import LOG, Heartbeat
 from ltx.experiment.store import Store
 from ltx.experiment.tracking import check_installed, mirroring
@@ -83,6 +83,8 @@ def complete(
     )
     if composed.dropped:
         show.say(f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}")
+    for note in composed.run.method.notes(task.layers):
+        show.say(note)
     if warning := other_threads(journal.before, about, task):
         show.say(warning)
     try:

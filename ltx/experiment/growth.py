@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ltx.config.run import Run
+from ltx.core import sealed
 from ltx.core.ticket import Round
 from ltx.errors import Damaged, UserError
-from ltx.experiment import sealed
 from ltx.files import fits
 from ltx.pruning.controls import CONTROLS
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from ltx.core import sealed
 from ltx.core.task import Task
 from ltx.core.ticket import Curve, Round, Ticket, Trained, Tree, below, digest
 from ltx.errors import Busy, Damaged, UserError
-from ltx.experiment import sealed
 from ltx.experiment.checkpoint import CHECKPOINT_SECONDS, Checkpoint
 from ltx.files import below as parts
 from ltx.files import left_over

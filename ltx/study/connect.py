@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from ltx.core import sealed
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan, in_steps
 from ltx.core.session import Session
@@ -20,7 +21,6 @@ from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket, Trained, Tree
 from ltx.engine.train import train
 from ltx.errors import Damaged, Interrupted, UserError, demand
-from ltx.experiment import sealed
 from ltx.experiment.checkpoint import Checkpoint
 from ltx.experiment.execute import stopping
 from ltx.experiment.progress import Progress as Show

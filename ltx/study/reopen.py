@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ltx.config.explain import first_line
 from ltx.config.registry import GROUPS, schema
 from ltx.config.run import Run
+from ltx.core import sealed
+from ltx.core.sealed import Header
 from ltx.core.task import Task
 from ltx.core.ticket import Ticket, Tree, below, digest
 from ltx.errors import Damaged, UserError, demand, unknown
-from ltx.experiment import sealed
-from ltx.experiment.sealed import Header
 from ltx.files import read_csv, read_yaml
 from ltx.pruning.masks import unpacked
 from ltx.streams import seeded
