@@ -121,10 +121,10 @@ class Knobs:
     Rules between knobs are a subclass's own __post_init__, after this one. Raises UserError.
     """
 
-    group: ClassVar[str] = ""  # what stands before a knob's name in its key
+    prefix: ClassVar[str] = ""  # what stands before a knob's name in its key
 
     def __post_init__(self) -> None:
         for one in fields(self):
             rule, value = one.metadata.get("rule"), getattr(self, one.name)
             if rule is not None and value is not None:
-                rule.check(self.group + one.name, value)
+                rule.check(self.prefix + one.name, value)

@@ -71,7 +71,7 @@ def differences(knobs: Knobs) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Knobs) and one.metadata.get("result", True):
             yield from differences(value)
         elif counts(one) and value != default(one):
-            yield f"{knobs.group}{one.name}", value
+            yield f"{knobs.prefix}{one.name}", value
 
 
 def counts(knob: Field[Any]) -> bool:

@@ -78,6 +78,7 @@ class Run(Knobs):
             self.method.suits(goal, None)
         demand(len(set(self.controls)) == len(self.controls), "controls", self.controls, "name each once")
         if self.dataset.shape and self.dataset.outputs:
+            self.recipe.augment.check(self.dataset.shape)
             layers = self.layers(self.dataset.shape, self.dataset.outputs)
             size = self.dataset.train_size
             self.method.check(layers, self.recipe.plan(size) if size else None)
@@ -102,6 +103,7 @@ class Run(Knobs):
         demand_takes(goal, data.goal, self.dataset.name)
         demand_works(goal, data)
         self.method.suits(goal, data)
+        self.recipe.augment.check(data.shape)
         layers = self.layers(data.shape, data.outputs)
         return Task(self.model, data.to(device), layers, self.seeds, device, goal)
 

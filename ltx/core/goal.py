@@ -26,7 +26,7 @@ from ltx.plugins import load_path, told
 class Choice(Knobs, ABC):
     """What `goal=NAME` chooses."""
 
-    group = "goal."
+    prefix = "goal."
     summary: ClassVar[str]  # one line for `ltx list`
 
     @abstractmethod
@@ -224,16 +224,15 @@ def demand_takes(goal: Goal, kind: str, of: str) -> None:
 
 def demand_works(goal: Goal, data: Data) -> None:
     """Try a goal on two examples; raises UserError."""
-    outputs, targets = torch.zeros(1, 2, data.outputs), data.val.targets[:2].cpu()[None]
+    name, outputs, targets = named(goal), torch.zeros(1, 2, data.outputs), data.val.targets[:2].cpu()[None]
+    outputs = outputs[:, : targets.shape[1]]
     try:
-        shape = tuple(goal.loss(outputs[:, : targets.shape[1]], targets).shape)
+        shape = list(goal.loss(outputs, targets).shape)
+        one = f"its loss has the shape {shape} where one for each example belongs, {list(outputs.shape[:2])}"
+        demand(shape == list(outputs.shape[:2]), "goal", name, one)
         missing = {"loss", goal.measure, *goal.further} - set(goal.measures(goal.tally(outputs, targets), 2))
+        demand(not missing, "goal", name, f"its measures lack {', '.join(sorted(missing))}")
+    except UserError:
+        raise
     except Exception as error:  # whatever a goal of the user's own raises
-        raise UserError(f"goal={named(goal)} does not work on these data: {told(error)}") from error
-    demand(
-        shape == (1, 2),
-        "goal",
-        named(goal),
-        f"its loss has the shape {list(shape)} where [R, B] = [1, 2] belongs",
-    )
-    demand(not missing, "goal", named(goal), f"its measures lack {', '.join(sorted(missing))}")
+        raise UserError(f"goal={name} does not work on these data: {told(error)}") from error

@@ -12,21 +12,12 @@ from ltx.data.table import Table
 from ltx.data.tables import BUILT_IN
 from ltx.errors import unknown
 
-DATASETS: dict[str, type[Dataset]] = {
-    dataset.name: dataset
-    for dataset in (
-        Digits,
-        MNIST,
-        FashionMNIST,
-        CIFAR10,
-        CIFAR100,
-        SVHN,
-        *BUILT_IN,
-        Table,
-        ImageFolder,
-        Custom,
-    )
-}
+KINDS: tuple[type[Dataset], ...] = (
+    *(Digits, MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN),
+    *BUILT_IN,
+    *(Table, ImageFolder, Custom),
+)
+DATASETS: dict[str, type[Dataset]] = {kind.name: kind for kind in KINDS}
 
 __all__ = ["DATASETS", "Data", "Dataset", "Split", "fetch_all"]
 

@@ -110,7 +110,7 @@ def numbered(features: pd.DataFrame) -> tuple[np.ndarray, list[str], dict[str, t
     parts: list[np.ndarray] = []
     names: list[str] = []
     groups: dict[str, tuple[int, ...]] = {}
-    for name in features:
+    for name in map(str, features):
         if features[name].dtype == np.float64:
             parts.append(features[name].to_numpy()[:, None])
             groups[name] = (len(names),)

@@ -83,13 +83,13 @@ class Tabular(Dataset):
             mean, unit = float(targets[rows].mean()), float(targets[rows].std(correction=0)) or 1.0
             targets = ((targets - mean) / unit).float()[:, None]
         whole = Split(torch.from_numpy(inputs).float(), targets)
-        splits = dict(zip(("train", "val", "test"), map(whole.take, parts), strict=True))
-        demand_sound(splits, where)
+        train, val, test = map(whole.take, parts)
+        demand_sound({"train": train, "val": val, "test": test}, where)
         return Data(
-            *splits.values(),
+            *(train, val, test),
             outputs=len(known) if classes else 1,
             prepare=Prepare(),
-            fingerprint=fingerprint(*splits.values()),
+            fingerprint=fingerprint(train, val, test),
             goal="classification" if classes else "regression",
             unit=unit,
             names=tuple(names),
@@ -170,7 +170,7 @@ class Table(Tabular):
         features = table.drop(columns=sorted({name for names in named.values() for name in names}))
         if features.columns.empty:
             raise UserError(f"dataset.path={self.path} has no column besides the target")
-        for name in features:
+        for name in map(str, features):
             if features[name].nunique(dropna=False) == 1:
                 raise UserError(
                     f"column {name} has the same value in all rows: leave it out with dataset.drop=[{name}]"
@@ -204,13 +204,13 @@ def as_numbers(target: pd.Series) -> tuple[Tensor, list[str]]:
         raise UserError(f"dataset.classes=false is not possible: column {target.name} is text")
     if target.nunique() == 1:
         raise UserError(f"column {target.name} has the same value in all rows: there is nothing to tell")
-    return torch.from_numpy(target.to_numpy(np.float64)), []
+    return torch.tensor(target.to_numpy(np.float64)), []
 
 
 def filled(features: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
     """Missing numbers as the mean of the training rows, missing texts as their most frequent one."""
-    train, new = features.iloc[rows], {}
-    for name in features:
+    train, new = features.iloc[rows], dict[str, pd.Series]()
+    for name in map(str, features):
         if features[name].isna().any():
             there = train[name].dropna()
             if there.empty:

@@ -27,7 +27,7 @@ class Method(Knobs, ABC):
     A search must be a function of (its knobs, the seeds, what it is sent): resuming a run drives it again.
     """
 
-    group = "method."
+    prefix = "method."
     summary: ClassVar[str]
     nested: ClassVar[bool] = True  # whether each level's mask lies within the one before
     controls: ClassVar[tuple[str, ...]] = LAYERWISE  # those that its tickets can be compared with
