@@ -444,7 +444,11 @@ def test_no_key_is_without_a_default_that_composes():
 
 
 def test_the_shell_offers_experiments_groups_and_keys():
-    assert completions([], "config=m") == ["config=mnist_lenet", "config=mnist_lenet_quick"]
+    assert completions([], "config=m") == [
+        "config=mnist_lenet",
+        "config=mnist_lenet_quick",
+        "config=mnist_to_fashion",
+    ]
     assert "recipe.steps=" in completions([], "recipe.st")
     assert set(completions([], "method=")) >= {"method=imp", "method=oneshot"}
     assert "model.width=" in completions(["model=conv2"], "model.")
