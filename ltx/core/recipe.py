@@ -45,8 +45,9 @@ class Augment(Knobs):
         what = f"inputs of {'x'.join(map(str, shape))} are no images"
         demand(len(shape) == 3 or not self.flip, "recipe.augment.flip", "true", what)
         demand(len(shape) == 3 or self.pad == 0, "recipe.augment.pad", self.pad, what)
-        side = min(shape[-2:])
-        demand(self.pad < side, "recipe.augment.pad", self.pad, f"images have {side} pixels a side")
+        sides = "x".join(map(str, shape[1:]))
+        rule = f"images of {sides} can be padded by less than that"
+        demand(self.pad < min(shape[1:], default=1), "recipe.augment.pad", self.pad, rule)
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,15 @@ class Plan:
         """Learning rate of the 0-based step: linear warm-up from 0 (as open_lth), then drops."""
         rate = self.lr * self.drop_factor ** sum(step >= drop for drop in self.drops)
         return rate * step / self.warmup if step < self.warmup else rate
+
+    @property
+    def most_evaluations(self) -> int:
+        """At least as many as `evaluations` has, without listing them."""
+        even = self.steps // self.eval_every + 2
+        if self.eval_spacing == 0 or even < 1 / self.eval_spacing:
+            return even
+        growing = math.log(max(2.0, self.steps * self.eval_spacing / self.eval_every))
+        return min(even, math.ceil(1 / self.eval_spacing + growing / math.log1p(self.eval_spacing)) + 2)
 
     def evaluations(self, start: int) -> list[int]:
         """The steps after which to evaluate: the start, multiples of `eval_every`, and the end."""

@@ -165,7 +165,7 @@ class Training:
     def _measure(self, split: str) -> Tree:
         """How good the networks are now on a whole split."""
         task, data = self.task, self.task.data
-        measured = evaluate(task.goal, self.executor, data.prepare, getattr(data, split))
+        measured = evaluate(task.goal, self.executor, data, getattr(data, split))
         return {name: value.cpu() for name, value in measured.items()}
 
     # -- what is measured -------------------------------------------------------------------------------------
