@@ -38,7 +38,7 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
     `logged`: what it prints goes to log.txt in that folder. Raises UserError for what the user can mend, Busy
     if another process has the run, and Interrupted after saving when asked to stop.
     """
-    run = composed.run
+    run, seconds = composed.run, patience()
     run.afford()
     check_installed(run.tracker)
     tune()
@@ -52,7 +52,7 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
     with logging_to(folder / LOG) if logged else nullcontext(), stopping() as stop:
         about = {"config": composed.config, **machine(device)}
         tag = composed.tag(data.fingerprint)
-        opened = Store(folder, task, tag, about, stop, run.checkpoint_seconds, patience())
+        opened = Store(folder, task, tag, about, stop, run.checkpoint_seconds, seconds)
         with opened as store, Heartbeat(folder) as beat:
             complete(composed, task, plan, store, show or Progress(), beat)
     return folder
@@ -78,6 +78,11 @@ def complete(
     about = {"schema": SCHEMA, "tag": store.tag, **facts(whole, task, plan), **machine(task.device)}
     told = Several(show, beat)
     journal = Journal(store, whole.config, about, Checks(), told)
+    if (was := journal.before.get("tag", store.tag)) != store.tag:
+        raise UserError(
+            f"{store.folder} holds another experiment: it is {was[:24]}..., this one is {store.tag[:24]}...; "
+            "choose another out=DIR"
+        )
     journal.checks.passed.update(journal.before.get("checks", {}))
     show.say(
         f"{composed.name}: {about['method']} on {about['dataset']}, {task.describe()}, "
