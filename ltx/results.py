@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ltx import report
-from ltx.errors import UserError, unknown
+from ltx.errors import UserError, demand, unknown
 from ltx.files import read_json, read_yaml
 from ltx.manifest import notes
+from ltx.report.features import ranked
 from ltx.report.objective import Objective, objective
 from ltx.report.runs import COLUMNS, POOLED, find_runs, mapping, read_table
 from ltx.schema import MANIFEST
@@ -65,6 +66,12 @@ class Results:
     """of Early-Bird tickets: how far masks of two epochs are apart"""
     gammas: pd.DataFrame
     """of Early-Bird tickets: how BatchNorm's scales lie"""
+    path: pd.DataFrame
+    """of LassoNet: a row per point of every seed's path"""
+    importance: pd.DataFrame
+    """of LassoNet: of every feature and seed, its rank (1 = left last) and the lambda at which it left for good"""
+    groups: pd.DataFrame
+    """of group lasso: how many neurons, filters or inputs of each layer every lambda leaves"""
 
     def __init__(self, folders: Sequence[Path], *, trust: bool = False) -> None:
         self.folders, self.trust = list(folders), trust
@@ -128,6 +135,15 @@ class Results:
         """On tables that are missing or not what their runs wrote, by their checksums."""
         manifests = [mapping(read_json, folder / "manifest.json", MANIFEST) for folder in self.folders]
         return [note for pair in zip(self.folders, manifests, strict=True) for note in notes(*pair)]
+
+    def features(self, k: int) -> list[str]:
+        """The k features that stayed longest on LassoNet's paths, by their mean rank over seeds, the first first.
+
+        Raises UserError if no run has a path, or there are fewer features.
+        """
+        found = ranked(self.importance)
+        demand(1 <= k <= len(found), "k", k, f"there are {len(found)} features on a path")
+        return list(found.feature[:k])
 
     # -- one run --------------------------------------------------------------------------------------------------
 

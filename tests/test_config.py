@@ -410,11 +410,13 @@ NAMES = {
     "cifar10_vgg19": "348086b5fa6d",
     "digits_at_init": "76520e8a1609",
     "digits_early_bird": "81bae89d6b54",
+    "digits_gmp": "1cb240d07aba",
     "digits_lenet": "053a115ee2d6",
     "digits_set": "e0267bff2e93",
     "digits_transplant": "8368f664af8e",
     "fashion_to_mnist": "095a3de66139",
     "mnist_lenet": "ac92c89fb456",
+    "mnist_lenet5_gmp": "eb81ffedc139",
     "mnist_lenet_quick": "447f657d4227",
     "mnist_to_fashion": "cd792a25810b",
 }
@@ -502,6 +504,7 @@ def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatc
     short = ["recipe.batch_size=64", "recipe.steps=2ep", "recipe.warmup=0", "recipe.drops=[]"]
     short += ["recipe.eval_every=2", "replicates=1", "control_draws=1"]
     knobs = {"method.levels": 1, "method.densities": [0.5], "method.iterations": 1, "method.per_class": 1}
+    knobs |= {"method.begin": 0, "method.end": 1, "method.every": 1}
     knobs |= {"model.width": 0.1, "method.rewind_step": 0, "method.window": 2, "method.ratios": [0.3]}
     turned = {f"{group}.{key}" for group in ("method", "model") for key in vars(getattr(run, group))}
     short += [f"{key}={value}" for key, value in knobs.items() if key in turned]

@@ -18,7 +18,7 @@ from ltx.core.recipe import Plan
 from ltx.core.sealed import SCHEMA
 from ltx.core.task import Task
 from ltx.core.ticket import Round
-from ltx.engine.device import tune
+from ltx.engine.device import tuned
 from ltx.engine.executors import choose
 from ltx.errors import Interrupted, UserError, demand
 from ltx.experiment.growth import Growth, there
@@ -38,10 +38,14 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
     `logged`: what it prints goes to log.txt in that folder. Raises UserError for what the user can mend, Busy
     if another process has the run, and Interrupted after saving when asked to stop.
     """
+    composed.run.afford()
+    check_installed(composed.run.tracker)
+    with tuned():
+        return _execute(composed, show or Progress(), logged=logged)
+
+
+def _execute(composed: Composed, show: Progress, *, logged: bool) -> Path:
     run, seconds = composed.run, patience()
-    run.afford()
-    check_installed(run.tracker)
-    tune()
     device = run.torch_device()
     data = run.dataset.load().to(device)
     layers = run.layers(data.shape, data.outputs)
@@ -54,7 +58,7 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
         tag = composed.tag(data.fingerprint)
         opened = Store(folder, task, tag, about, stop, run.checkpoint_seconds, seconds)
         with opened as store, Heartbeat(folder) as beat:
-            complete(composed, task, plan, store, show or Progress(), beat)
+            complete(composed, task, plan, store, show, beat)
     return folder
 
 
@@ -165,6 +169,7 @@ def logging_to(path: Path) -> Iterator[None]:
 def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
     """What a reader of the manifest needs to know about an experiment besides its configuration."""
     splits = {name: getattr(task.data, name) for name in ("train", "val", "test")}
+    executor = choose(task, Round(0, task.dense(), plan))
     return {
         "config": composed.name,
         **{group: composed.config[group]["name"] for group in ("model", "dataset", "method")},
@@ -174,7 +179,8 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
         "goal": {"name": "classification", **task.goal.described()},
         "fingerprint": task.data.fingerprint,
         "examples": {name: len(split) for name, split in splits.items()},
-        "engine": choose(task, Round(0, task.dense(), plan)).name,
+        "engine": executor.name,
+        "bits_depend_on_threads": executor.by_threads,
     }
 
 

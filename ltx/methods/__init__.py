@@ -6,8 +6,10 @@ from ltx.methods.channels import ChannelOneShot, ChannelRandom, ChannelSNIP, Sli
 from ltx.methods.criterion import Criterion
 from ltx.methods.dynamic import SET
 from ltx.methods.early_bird import EarlyBird
+from ltx.methods.gradual import GMP
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.lassonet import LassoNet
+from ltx.methods.regularised import L1, GroupLasso
 from ltx.methods.retrain import FineTune, LRRewind
 from ltx.methods.transplant import Transplant
 
@@ -28,6 +30,9 @@ METHODS: dict[str, type[Method]] = {
     "channel_random": ChannelRandom,
     "channel_snip": ChannelSNIP,
     "lassonet": LassoNet,
+    "group_lasso": GroupLasso,
+    "l1": L1,
     "set": SET,
+    "gmp": GMP,
     "transplant": Transplant,
 }
