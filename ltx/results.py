@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 TABLES = [file.removesuffix(".csv") for file in COLUMNS]
 
 
-def load(*paths: str | os.PathLike[str]) -> Results:
-    """The runs at or below the paths, as far as they have come; raises UserError if there is none."""
-    found = Results(find_runs([Path(path) for path in paths]))
+def load(*paths: str | os.PathLike[str], trust: bool = False) -> Results:
+    """The runs at or below the paths, as far as they have come; raises UserError if there is none.
+
+    `trust`: networks and examples may be made by code that a run's configuration names (model.path, dataset.path).
+    """
+    found = Results(find_runs([Path(path) for path in paths]), trust=trust)
     for note in found.notes():
         warnings.warn(note, stacklevel=2)
     return found
@@ -70,8 +73,8 @@ class Results:
     groups: pd.DataFrame
     """of group lasso: how many neurons, filters or inputs of each layer every lambda leaves"""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.folders = list(folders)
+    def __init__(self, folders: Sequence[Path], *, trust: bool = False) -> None:
+        self.folders, self.trust = list(folders), trust
         names = [f"{folder.parent.name}/{folder.name}" for folder in self.folders]
         self.names = names if len(set(names)) == len(names) else list(map(str, self.folders))
 
@@ -153,7 +156,7 @@ class Results:
                 raise unknown("run", which, self.names)
             which = self.names.index(which)
         chosen = self.folders[which]
-        return Results(chosen if isinstance(chosen, list) else [chosen])
+        return Results(chosen if isinstance(chosen, list) else [chosen], trust=self.trust)
 
     @property
     def folder(self) -> Path:
@@ -193,11 +196,11 @@ class Results:
         from ltx.models.base import filled
         from ltx.study.reopen import reopen, skeleton
 
-        network = skeleton(reopen(self.folder, "cpu"))
+        network = skeleton(reopen(self.folder, "cpu", trust=self.trust))
         return filled(network, self.ticket(level, seed, role, draw).trained).eval()
 
     def examples(self, split: str = "test") -> tuple[Tensor, Tensor]:
         """Images [N, C, H, W] as the networks see them and labels [N] of the run's train, val or test split."""
         from ltx.study.reopen import examples, reopen
 
-        return examples(reopen(self.folder, "cpu"), self.manifest, split)
+        return examples(reopen(self.folder, "cpu", trust=self.trust), self.manifest, split)
