@@ -27,7 +27,7 @@ from ltx.core.recipe import Plan
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
-from ltx.engine.device import tune
+from ltx.engine.device import keep_memory
 from ltx.engine.evaluate import evaluate
 from ltx.engine.executors import Separate, Stacked, choose
 from ltx.engine.executors.separate import layout
@@ -233,9 +233,7 @@ def lenet() -> None:
     training = Training(task, Round(0, task.dense(), plan))
     took = measured(
         step=training.step,
-        evaluation=lambda: [
-            evaluate(task.goal, training.executor, data.prepare, s) for s in (data.val, data.test)
-        ],
+        evaluation=lambda: [evaluate(task.goal, training.executor, data, s) for s in (data.val, data.test)],
     )
     times = len(plan.evaluations(0))
     share = ratio([times * e for e in took["evaluation"]], [plan.steps * s for s in took["step"]])
@@ -278,7 +276,8 @@ def resnet20() -> None:
 
 
 if __name__ == "__main__":
-    tune()
+    keep_memory()
+    torch.set_flush_denormal(True)
     print(
         f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians of {TURNS} turns"
     )

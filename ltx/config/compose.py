@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -19,10 +19,11 @@ from ltx.config import hydra
 from ltx.config.explain import explained, unknown_key
 from ltx.config.identity import Composed
 from ltx.config.overrides import check_override
-from ltx.config.registry import GROUPS, config_dir, keys, named, options, register
+from ltx.config.registry import GROUPS, LAUNCHERS, config_dir, keys, named, options, register
 from ltx.config.run import Run
-from ltx.config.trust import LAUNCHER, SETTINGS, check_file, check_hydra, search, shortened
-from ltx.errors import UserError
+from ltx.config.trust import LAUNCHER, SETTINGS, check_file, check_hydra, search
+from ltx.core.goal import GOALS, Auto
+from ltx.errors import UserError, shortened
 
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
 """What Hydra raises for a mistake of the user's."""
@@ -91,6 +92,10 @@ class Composer:
         typed = [word for word in chosen if word.lstrip("+~").startswith("hydra")]
         launcher = [word for word in chosen if word.startswith("launcher=")]
         shipped = choices["hydra/launcher"].removeprefix("ltx_")
+        if shipped not in ("local", *LAUNCHERS):
+            raise UserError(
+                f"launcher/{choices['launcher']}.yaml must begin with one of ltx's: `defaults: [slurm, _self_]`"
+            )
         alone, with_launcher = (
             hydra_compose("ltx", [*self.search, *words, *typed], return_hydra_config=True).hydra
             for words in ([f"launcher={shipped}"], launcher)
@@ -104,6 +109,8 @@ def checked(config: DictConfig, choices: dict[str, str]) -> Composed:
     dropped = fit(config, choices["config"])
     run = OmegaConf.to_object(config)
     assert isinstance(run, Run)
+    if type(run.goal) is GOALS.get(run.dataset.goal or ""):  # said or not, it is the same experiment
+        run, choices = replace(run, goal=Auto()), choices | {"goal": "auto"}
     names = {group: named(group, choices[group], type(getattr(run, group))) for group in GROUPS}
     return Composed(run, choices["config"], names, dropped)
 

@@ -34,25 +34,36 @@ STEPS = Steps("write 500, 160ep or 3ep20it", bool)
 class Augment(Knobs):
     """Random crop and flip, drawn anew for each replicate and epoch."""
 
-    group = "recipe.augment."
+    prefix = "recipe.augment."
 
     pad: int = knob(0, at_least(0), "pixels of padding before a crop to the original size; 0 = no crop")
     padding: str = knob("zeros", one_of(["zeros", "reflect"]), "zeros | reflect")
     flip: bool = knob(False, None, "mirror left and right with probability one half")
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse to crop or flip what is no image, or too small an image for the padding; raises UserError."""
+        what = f"inputs of {'x'.join(map(str, shape))} are no images"
+        demand(len(shape) == 3 or not self.flip, "recipe.augment.flip", "true", what)
+        demand(len(shape) == 3 or self.pad == 0, "recipe.augment.pad", self.pad, what)
+        sides = "x".join(map(str, shape[1:]))
+        rule = f"images of {sides} can be padded by less than that"
+        demand(self.pad < min(shape[1:], default=1), "recipe.augment.pad", self.pad, rule)
 
 
 @dataclass(frozen=True)
 class Recipe(Knobs):
     """How one network is trained. Steps may be written `500` or `160ep`."""
 
-    group = "recipe."
+    prefix = "recipe."
 
     optimizer: str = knob("adam", one_of(["adam", "sgd"]), "adam | sgd")
     lr: float = knob(1.2e-3, above(0), "learning rate after warm-up")
     momentum: float = knob(0.0, within(0, 1), "sgd only")
     nesterov: bool = knob(False, None, "sgd with momentum only")
     weight_decay: float = knob(0.0, at_least(0.0), "L2 coefficient, on every parameter")
-    batch_size: int = knob(60, at_least(1), "examples a step; an epoch's last partial batch is dropped")
+    batch_size: int = knob(
+        60, at_least(0), "examples a step, 0 = all of them; an epoch's last partial batch is dropped"
+    )
     steps: str = knob("1000", STEPS, "length of training")
     warmup: str = knob("0", STEPS, "the learning rate grows linearly from 0 over this long")
     drops: list[str] = knob([], each(STEPS), "when the learning rate is multiplied by drop_factor")
@@ -87,7 +98,8 @@ class Recipe(Knobs):
 
     def plan(self, train_size: int) -> Plan:
         """The recipe counted in steps of batches from `train_size` examples; raises UserError."""
-        epoch = train_size // self.batch_size
+        size = self.batch_size or train_size
+        epoch = train_size // size
         demand(epoch > 0, "recipe.batch_size", self.batch_size, f"there are {train_size} training examples")
         steps, warmup, every = (
             in_steps(f"recipe.{key}", getattr(self, key), epoch) for key in ("steps", "warmup", "eval_every")
@@ -98,7 +110,14 @@ class Recipe(Knobs):
         demand(warmup <= steps, "recipe.warmup", self.warmup, f"training has {steps} steps")
         rising = drops == tuple(sorted(set(drops)))
         demand(rising, "recipe.drops", list(self.drops), "they must grow from left to right")
-        counted = {"epoch": epoch, "steps": steps, "warmup": warmup, "drops": drops, "eval_every": every}
+        counted = {
+            "batch_size": size,
+            "epoch": epoch,
+            "steps": steps,
+            "warmup": warmup,
+            "drops": drops,
+            "eval_every": every,
+        }
         return Plan(**({f.name: getattr(self, f.name) for f in fields(self)} | counted))
 
 
@@ -126,6 +145,15 @@ class Plan:
         """Learning rate of the 0-based step: linear warm-up from 0 (as open_lth), then drops."""
         rate = self.lr * self.drop_factor ** sum(step >= drop for drop in self.drops)
         return rate * step / self.warmup if step < self.warmup else rate
+
+    @property
+    def most_evaluations(self) -> int:
+        """At least as many as `evaluations` has, without listing them."""
+        even = self.steps // self.eval_every + 2
+        if self.eval_spacing == 0 or even < 1 / self.eval_spacing:
+            return even
+        growing = math.log(max(2.0, self.steps * self.eval_spacing / self.eval_every))
+        return min(even, math.ceil(1 / self.eval_spacing + growing / math.log1p(self.eval_spacing)) + 2)
 
     def evaluations(self, start: int) -> list[int]:
         """The steps after which to evaluate: the start, multiples of `eval_every`, and the end."""

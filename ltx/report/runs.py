@@ -12,6 +12,7 @@ import pandas as pd
 
 from ltx.errors import Damaged, UserError
 from ltx.files import read_bytes, read_json, read_yaml
+from ltx.manifest import notes
 from ltx.schema import MANIFEST
 
 NETWORK = ["role", "draw", "level", "seed"]  # what names one trained network within a run
@@ -42,10 +43,13 @@ COLUMNS = {
     "draws.csv": ["seed", "ratio", "epoch", "emerged"],
     "distances.csv": ["seed", "ratio", "epoch", "earlier", "distance"],
     "gammas.csv": ["seed", "when", "low", "high", "channels"],
+    "path.csv": ["seed", "point", "lambda", "features", "val_loss", "val_measure", "test_measure"],
+    "importance.csv": ["seed", "feature", "rank", "lambda"],
+    "groups.csv": ["seed", "level", "lambda", "layer", "groups", "kept"],
 }
 WHERE_MEASURED = ("total_cpu_joules", "total_gpu_joules")  # columns that a table may lack
 WORDS = dict.fromkeys(
-    ("config", "method", "role", "layer", "group", "when", "architecture"), str
+    ("config", "method", "role", "layer", "group", "when", "architecture", "feature"), str
 )  # never read as numbers
 
 BESIDE = 3
@@ -68,6 +72,7 @@ class Run:
     status: str
     settings: Mapping[str, str]
     known: bool = True  # whether the configuration could be read
+    notes: Sequence[str] = ()  # on tables that are not what the run wrote
     tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @property
@@ -151,7 +156,7 @@ def read_run(path: Path) -> Run:
         rest["dataset.fingerprint"] = str(manifest["fingerprint"])
     settings = names | {key: value for key, value in rest.items() if key not in POOLED and key not in names}
     status = str(manifest.get("status", "unknown"))
-    return Run(path, levels, status, settings, known=bool(config))
+    return Run(path, levels, status, settings, known=bool(config), notes=notes(path, manifest))
 
 
 def empty(name: str) -> pd.DataFrame:

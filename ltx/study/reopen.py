@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from ltx.config.explain import first_line
-from ltx.config.registry import GROUPS, schema
 from ltx.config.run import Run
+from ltx.config.stored import stored
 from ltx.core import sealed
 from ltx.core.sealed import Header
 from ltx.core.task import Task
@@ -27,20 +24,11 @@ from ltx.pruning.masks import unpacked
 from ltx.streams import seeded
 
 
-def reopen(folder: Path, device: str | None = None) -> Run:
-    """The experiment that a run's folder was made from; raises UserError."""
+def reopen(folder: Path, device: str | None = None, *, trust: bool = False) -> Run:
+    """The experiment that a run's folder was made from; raises UserError, for code that it names unless `trust`ed."""
     path = folder / "config.yaml"
-    try:
-        tree: Any = OmegaConf.create(read_yaml(path))
-        for group, members in GROUPS.items():
-            name = tree[group].pop("name").partition(":")[0]  # torchvision:resnet18
-            tree[group] = OmegaConf.merge(schema(members[name]), tree[group])
-        run: Any = OmegaConf.to_object(
-            OmegaConf.merge(schema(Run), tree, {"device": device} if device else {})
-        )
-    except (OmegaConfBaseException, KeyError, AttributeError) as error:
-        raise UserError(f"{path} does not describe a run of this ltx: {first_line(error)}") from error
-    return run
+    changes = {"device": device} if device else {}
+    return stored(read_yaml(path), str(path), trust=trust, **changes)
 
 
 def trained_levels(folder: Path) -> list[int]:
@@ -119,8 +107,9 @@ class Kept:
 
     @cached_property
     def mask(self) -> Tree:
-        """Bool, True = alive; prunable weights only."""
-        return self._ticket.mask
+        """Bool, True = alive when training ended; prunable weights only."""
+        (tree, header), (_, about) = self._trained, self._opened
+        return self._of_seed(unpacked_mask(tree, about["layers"]), header) or self._ticket.mask
 
     @cached_property
     def start(self) -> Tree:
@@ -130,7 +119,7 @@ class Kept:
     @cached_property
     def trained(self) -> Tree:
         """The parameters and buffers that training ended with."""
-        tree, header = open_file(self.folder, self.level, self.name, "trained")
+        tree, header = self._trained
         return self._of_seed(below(tree, "final/"), header)
 
     @property
@@ -139,8 +128,16 @@ class Kept:
         return f"{self.role}_{self.draw}" if self.draw else self.role
 
     @cached_property
+    def _trained(self) -> tuple[Tree, Header]:
+        return open_file(self.folder, self.level, self.name, "trained")
+
+    @cached_property
+    def _opened(self) -> tuple[Ticket, Header]:
+        return open_ticket(self.folder, self.level, self.name)
+
+    @cached_property
     def _ticket(self) -> Ticket:
-        ticket, header = open_ticket(self.folder, self.level, self.name)
+        ticket, header = self._opened
         return Ticket(self._of_seed(ticket.weights, header), self._of_seed(ticket.mask, header))
 
     def _of_seed(self, tree: Tree, header: Header) -> Tree:
@@ -162,11 +159,10 @@ def skeleton(run: Run) -> nn.Module:
 def load_task(run: Run, manifest: dict[str, Any]) -> Task:
     """The run's task; a UserError if the data are no longer those that it was trained on."""
     device = run.torch_device()
-    data = run.dataset.load().to(device)
+    data = run.dataset.load()
     was = manifest["fingerprint"]
     demand(data.fingerprint == was, "dataset", data.fingerprint, f"the run was trained on data {was}")
-    layers = run.layers(data.shape, data.outputs)
-    return Task(run.model, data, layers, run.seeds, device, engine=run.engine)
+    return run.task(data, device)
 
 
 def examples(run: Run, manifest: dict[str, Any], split: str) -> tuple[Tensor, Tensor]:
