@@ -57,7 +57,7 @@ def distance(task, plan, ticket, steps, *, reference=Stacked):
             executor.mask_gradients()
             optimizer.step(plan.lr_at(step))
     pairs = [(tensor, theirs.weights()[name]) for name, tensor in ours.weights().items()]
-    images = feed.normalise(task.data.val.images[:70]).double()
+    images = task.data.prepare(task.data.val.inputs[:70]).double()
     pairs.append((ours.outputs(images).float(), theirs.outputs(images).float()))
     *weights, outputs = [float((one - other).abs().max()) for one, other in pairs]
     for name, alive in ticket.mask.items():

@@ -11,7 +11,17 @@ from ltx.engine.executors.skip import StackedSkip
 from ltx.engine.executors.sparse import Sparse, demand_engine
 from ltx.engine.executors.stacked import Stacked
 
-__all__ = ["EXECUTORS", "Channels", "Executor", "Separate", "Sparse", "Stacked", "StackedSkip", "choose", "demand_engine"]
+__all__ = [
+    "EXECUTORS",
+    "Channels",
+    "Executor",
+    "Separate",
+    "Sparse",
+    "Stacked",
+    "StackedSkip",
+    "choose",
+    "demand_engine",
+]
 
 EXECUTORS: tuple[type[Executor], ...] = (Channels, Sparse, Stacked, StackedSkip, Separate)
 """The first that suits is taken; the order is one of measured speed."""
