@@ -84,6 +84,11 @@ def test_a_network_that_cannot_be_trained_is_one_line(name, said, tmp_path, monk
     assert not (tmp_path / "made").exists()
 
 
+def test_a_caller_without_gradients_does_not_matter():
+    with torch.no_grad():
+        assert tried(MODELS["lenet"](hidden=[4]).build(SHAPE, 3), SHAPE, 3, 60) == "3.weight"
+
+
 def test_a_batch_of_one_is_fine_without_batchnorm():
     assert tried(MODELS["lenet"](hidden=[4]).build(SHAPE, 3), SHAPE, 3, 1) == "3.weight"
 
