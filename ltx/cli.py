@@ -60,6 +60,11 @@ Against = Annotated[
 ]
 
 
+Trust = Annotated[
+    bool, typer.Option("--trust", help="run the code that the folder's configuration names: model.path, ...")
+]
+
+
 @app.callback(invoke_without_command=True)
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
@@ -223,11 +228,12 @@ def connect(
     steps: Annotated[str | None, typer.Option(help="as in 0,500,2ep; else the run's rewind step")] = None,
     recalibrate: Annotated[bool, typer.Option("--recalibrate", help="BatchNorm measured anew")] = False,
     device: Annotated[str | None, typer.Option(help="else the run's own")] = None,
+    trust: Trust = False,
 ) -> None:
     """Linear mode connectivity: how SGD noise after step k decides what a run's networks become."""
     from ltx.study.connect import connect
 
-    out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device)
+    out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device, trust=trust)
     typer.echo((out / "connect.md").read_text(encoding="utf-8"))
 
 
@@ -236,11 +242,12 @@ def compare(
     run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
     other: Annotated[Path | None, typer.Option(help="another run on the same data")] = None,
     levels: Annotated[str | None, typer.Option(help="as in 0,7,16; else all")] = None,
+    trust: Trust = False,
 ) -> None:
     """What tickets are: how far they agree with each other, with the dense network and with what they were cut from."""
     from ltx.study.compare import compare
 
-    typer.echo((compare(run, levels, other) / "compare.md").read_text(encoding="utf-8"))
+    typer.echo((compare(run, levels, other, trust=trust) / "compare.md").read_text(encoding="utf-8"))
 
 
 def main() -> None:
