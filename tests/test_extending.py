@@ -14,15 +14,18 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 LINE = re.compile(r"`(ltx/[\w/]+\.py)`: `(.+?)`( before `(\w+)`)?")
 FILE = re.compile(r"```python\n# (ltx/\S+\.py)\n(.*?)```", re.DOTALL)
-LISTS = {"Unfused,": "EXECUTORS", "Parity,": "DATASETS"}
 
 
 def enlisted(text, line, name, module, before):
     """A list's file with an import and a line more."""
-    text = re.sub(r"(\n\nfrom ltx|\nimport ltx|\nfrom ltx)", rf"\nfrom {module} import {name}\1", text, count=1)
+    text = re.sub(
+        r"(\n\nfrom ltx|\nimport ltx|\nfrom ltx)", rf"\nfrom {module} import {name}\1", text, count=1
+    )
     if line.startswith('"'):
         return re.sub(r"(: (?:dict|Mapping)\[str, \S+\] = \{\n)", rf"\1    {line}\n", text, count=1)
-    return re.sub(rf"\b{before or 'Custom'}\b(?=[,)])(?=[^\n]*\)\n)", f"{line} {before or 'Custom'}", text, count=1)
+    return re.sub(
+        rf"\b{before or 'Custom'}\b(?=[,)])(?=[^\n]*\),?\n)", f"{line} {before or 'Custom'}", text, count=1
+    )
 
 
 def test_five_files_and_five_lines_are_all_that_is_needed(tmp_path):
@@ -38,7 +41,14 @@ def test_five_files_and_five_lines_are_all_that_is_needed(tmp_path):
         there.write_text(enlisted(there.read_text(), line, name, module, before))
 
     def run(*words):
-        words = ["replicates=2", "model.hidden=[8]", "controls=[]", "method.levels=1", "recipe.steps=30", *words]
+        words = [
+            "replicates=2",
+            "model.hidden=[8]",
+            "controls=[]",
+            "method.levels=1",
+            "recipe.steps=30",
+            *words,
+        ]
         argv = [sys.executable, "-m", "ltx", "run", *words, "recipe.eval_every=10"]
         env = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
