@@ -46,6 +46,7 @@ Paths = Annotated[
 ]
 
 Tolerance = Annotated[float, typer.Option(help="accuracy that a matching ticket may lack, as a fraction")]
+Trust = Annotated[bool, typer.Option("--trust", help="run the code that the run's configuration names")]
 By = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY", help="what makes lines: method, recipe.lr, seed, ...; else found by itself"),
@@ -223,12 +224,33 @@ def connect(
     steps: Annotated[str | None, typer.Option(help="as in 0,500,2ep; else the run's rewind step")] = None,
     recalibrate: Annotated[bool, typer.Option("--recalibrate", help="BatchNorm measured anew")] = False,
     device: Annotated[str | None, typer.Option(help="else the run's own")] = None,
+    trust: Trust = False,
 ) -> None:
     """Linear mode connectivity: how SGD noise after step k decides what a run's networks become."""
+    from ltx.study import reopen
     from ltx.study.connect import connect
 
+    if trust:
+        reopen.trust(run)
     out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device)
     typer.echo((out / "connect.md").read_text(encoding="utf-8"))
+
+
+@app.command()
+def verify(
+    paths: Paths,
+    data: Annotated[
+        bool, typer.Option("--data", help="measure accuracies again from the saved weights")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Check again, from the files alone, all that runs promise; exit code 1 if anything is broken."""
+    from ltx.study.verify import report, verify
+
+    findings = verify(paths, data=data)
+    typer.echo(report(findings, as_json=json))
+    if broken := [str(found.run) for found in findings if found.broken]:
+        raise Failed(f"broken promises in {', '.join(broken)}")
 
 
 @app.command()
@@ -236,10 +258,14 @@ def compare(
     run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
     other: Annotated[Path | None, typer.Option(help="another run on the same data")] = None,
     levels: Annotated[str | None, typer.Option(help="as in 0,7,16; else all")] = None,
+    trust: Trust = False,
 ) -> None:
     """What tickets are: how far they agree with each other, with the dense network and with what they were cut from."""
+    from ltx.study import reopen
     from ltx.study.compare import compare
 
+    if trust:
+        reopen.trust(run)
     typer.echo((compare(run, levels, other) / "compare.md").read_text(encoding="utf-8"))
 
 

@@ -122,8 +122,8 @@ def test_nothing_but_tensors_is_loaded():
 
 # What users type. Extending it is a line here; changing a line breaks somebody's script.
 SURFACE = {
-    "compare": "run --other --levels",
-    "connect": "run --levels --steps --recalibrate --device",
+    "compare": "run --other --levels --trust",
+    "connect": "run --levels --steps --recalibrate --device --trust",
     "data fetch": "names --root",
     "grade": "paths --claims --format",
     "list": "",
@@ -133,6 +133,7 @@ SURFACE = {
     "status": "paths --follow",
     "sweep": "overrides --seeds-per-job",
     "ticket": "run --out --level --density --seed --role --draw --weights",
+    "verify": "paths --data --json",
     "table": "paths --tolerance --by --where --interval --against --only --format",
 }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -23,13 +24,45 @@ from ltx.core.task import Task
 from ltx.core.ticket import Ticket, Tree, below, digest
 from ltx.errors import Damaged, UserError, demand, unknown
 from ltx.files import read_csv, read_yaml
+from ltx.knobs import IMPORTED
+from ltx.plugins import load_path
 from ltx.pruning.masks import unpacked
 from ltx.streams import seeded
 
 
+def foreign(folder: Path) -> dict[str, str]:
+    """The code outside of ltx that a run's configuration names, by key: `model.path` to `mynets:net`."""
+    config, found = read_yaml(folder / "config.yaml"), {}
+    for group, members in GROUPS.items():
+        chosen = config.get(group)
+        chosen = chosen if isinstance(chosen, dict) else {}
+        kind = members.get(str(chosen.get("name")))
+        for knob in fields(kind) if kind else ():
+            if knob.metadata.get("rule") is IMPORTED and chosen.get(knob.name):
+                found[f"{group}.{knob.name}"] = str(chosen[knob.name])
+    return found
+
+
+def trust(folder: Path) -> None:
+    """Import the code that a run's configuration names, because the user says so."""
+    for key, path in foreign(folder).items():
+        load_path(key, path)
+
+
+def demand_trust(folder: Path) -> None:
+    """Raise UserError if a configuration names code that this process has not imported itself."""
+    for key, path in foreign(folder).items():
+        if path.partition(":")[0] not in sys.modules:
+            raise UserError(
+                f"{folder} is of code that its configuration names, {key}={path}: it is not run "
+                "unless you say --trust, or import it yourself"
+            )
+
+
 def reopen(folder: Path, device: str | None = None) -> Run:
-    """The experiment that a run's folder was made from; raises UserError."""
+    """The experiment that a run's folder was made from; raises UserError, also where that needs foreign code."""
     path = folder / "config.yaml"
+    demand_trust(folder)
     try:
         tree: Any = OmegaConf.create(read_yaml(path))
         for group, members in GROUPS.items():
