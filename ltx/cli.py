@@ -46,7 +46,6 @@ Paths = Annotated[
 ]
 
 Tolerance = Annotated[float, typer.Option(help="accuracy that a matching ticket may lack, as a fraction")]
-Trust = Annotated[bool, typer.Option("--trust", help="run the code that the run's configuration names")]
 By = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY", help="what makes lines: method, recipe.lr, seed, ...; else found by itself"),
@@ -58,6 +57,11 @@ Where = Annotated[
 Interval = Annotated[bool, typer.Option("--interval", help="95 % intervals over seeds, not min to max")]
 Against = Annotated[
     str | None, typer.Option(metavar="LINE", help="what is subtracted from every other line of its panel")
+]
+
+
+Trust = Annotated[
+    bool, typer.Option("--trust", help="run the code that the folder's configuration names: model.path, ...")
 ]
 
 
@@ -227,12 +231,9 @@ def connect(
     trust: Trust = False,
 ) -> None:
     """Linear mode connectivity: how SGD noise after step k decides what a run's networks become."""
-    from ltx.study import reopen
     from ltx.study.connect import connect
 
-    if trust:
-        reopen.trust(run)
-    out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device)
+    out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device, trust=trust)
     typer.echo((out / "connect.md").read_text(encoding="utf-8"))
 
 
@@ -261,12 +262,9 @@ def compare(
     trust: Trust = False,
 ) -> None:
     """What tickets are: how far they agree with each other, with the dense network and with what they were cut from."""
-    from ltx.study import reopen
     from ltx.study.compare import compare
 
-    if trust:
-        reopen.trust(run)
-    typer.echo((compare(run, levels, other) / "compare.md").read_text(encoding="utf-8"))
+    typer.echo((compare(run, levels, other, trust=trust) / "compare.md").read_text(encoding="utf-8"))
 
 
 def main() -> None:

@@ -201,7 +201,7 @@ def strange(copy, tmp_path):
 def test_code_that_a_folder_names_is_not_run(command, copy, ltx, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     strange(copy, tmp_path)
-    why = "model.path=evil_ltx:net: it is not run unless you say --trust"
+    why = "model.path=evil_ltx:net"
     if command in ("load", "examples"):
         run = package.load(copy)
         with pytest.raises(UserError, match=re.escape(why)):

@@ -45,18 +45,16 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
 
 
 def _execute(composed: Composed, show: Progress, *, logged: bool) -> Path:
-    run = composed.run
+    run, seconds = composed.run, patience()
     device = run.torch_device()
-    data = run.dataset.load().to(device)
-    layers = run.layers(data.shape, data.outputs)
-    plan = run.recipe.plan(len(data.train))
-    run.check(data.shape, layers, plan)
-    task = Task(run.model, data, layers, run.seeds, device)
-    folder = composed.folder(data.fingerprint)
+    task = run.task(run.dataset.load(), device)
+    plan, fingerprint = run.recipe.plan(len(task.data.train)), task.data.fingerprint
+    run.check(task.data.shape, task.layers, plan)
+    folder = composed.folder(fingerprint)
     with logging_to(folder / LOG) if logged else nullcontext(), stopping() as stop:
         about = {"config": composed.config, **machine(device)}
-        tag = composed.tag(data.fingerprint)
-        opened = Store(folder, task, tag, about, stop, run.checkpoint_seconds, patience())
+        tag = composed.tag(fingerprint)
+        opened = Store(folder, task, tag, about, stop, run.checkpoint_seconds, seconds)
         with opened as store, Heartbeat(folder) as beat:
             complete(composed, task, plan, store, show, beat)
     return folder
@@ -82,6 +80,11 @@ def complete(
     about = {"schema": SCHEMA, "tag": store.tag, **facts(whole, task, plan), **machine(task.device)}
     told = Several(show, beat)
     journal = Journal(store, whole.config, about, Checks(), told)
+    if (was := journal.before.get("tag", store.tag)) != store.tag:
+        raise UserError(
+            f"{store.folder} holds another experiment: it is {was[:24]}..., this one is {store.tag[:24]}...; "
+            "choose another out=DIR"
+        )
     journal.checks.passed.update(journal.before.get("checks", {}))
     show.say(
         f"{composed.name}: {about['method']} on {about['dataset']}, {task.describe()}, "
@@ -171,7 +174,7 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
         "network": task.describe(),
         "weights": task.layers.total,
         "seeds": list(task.seeds),
-        "goal": {"name": "classification", **task.goal.described()},
+        "goal": task.goal.described(),
         "fingerprint": task.data.fingerprint,
         "examples": {name: len(split) for name, split in splits.items()},
         "engine": executor.name,

@@ -3,77 +3,32 @@
 from __future__ import annotations
 
 import re
-import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from ltx.config.explain import first_line
-from ltx.config.registry import GROUPS, schema
 from ltx.config.run import Run
+from ltx.config.stored import stored
 from ltx.core import sealed
 from ltx.core.sealed import Header
 from ltx.core.task import Task
 from ltx.core.ticket import Ticket, Tree, below, digest
 from ltx.errors import Damaged, UserError, demand, unknown
 from ltx.files import read_csv, read_yaml
-from ltx.knobs import IMPORTED
-from ltx.plugins import load_path
 from ltx.pruning.masks import unpacked
 from ltx.streams import seeded
 
 
-def foreign(folder: Path) -> dict[str, str]:
-    """The code outside of ltx that a run's configuration names, by key: `model.path` to `mynets:net`."""
-    config, found = read_yaml(folder / "config.yaml"), {}
-    for group, members in GROUPS.items():
-        chosen = config.get(group)
-        chosen = chosen if isinstance(chosen, dict) else {}
-        kind = members.get(str(chosen.get("name")))
-        for knob in fields(kind) if kind else ():
-            if knob.metadata.get("rule") is IMPORTED and chosen.get(knob.name):
-                found[f"{group}.{knob.name}"] = str(chosen[knob.name])
-    return found
-
-
-def trust(folder: Path) -> None:
-    """Import the code that a run's configuration names, because the user says so."""
-    for key, path in foreign(folder).items():
-        load_path(key, path)
-
-
-def demand_trust(folder: Path) -> None:
-    """Raise UserError if a configuration names code that this process has not imported itself."""
-    for key, path in foreign(folder).items():
-        if path.partition(":")[0] not in sys.modules:
-            raise UserError(
-                f"{folder} is of code that its configuration names, {key}={path}: it is not run "
-                "unless you say --trust, or import it yourself"
-            )
-
-
-def reopen(folder: Path, device: str | None = None) -> Run:
-    """The experiment that a run's folder was made from; raises UserError, also where that needs foreign code."""
+def reopen(folder: Path, device: str | None = None, *, trust: bool = False) -> Run:
+    """The experiment that a run's folder was made from; raises UserError, for code that it names unless `trust`ed."""
     path = folder / "config.yaml"
-    demand_trust(folder)
-    try:
-        tree: Any = OmegaConf.create(read_yaml(path))
-        for group, members in GROUPS.items():
-            name = tree[group].pop("name").partition(":")[0]  # torchvision:resnet18
-            tree[group] = OmegaConf.merge(schema(members[name]), tree[group])
-        run: Any = OmegaConf.to_object(
-            OmegaConf.merge(schema(Run), tree, {"device": device} if device else {})
-        )
-    except (OmegaConfBaseException, KeyError, AttributeError) as error:
-        raise UserError(f"{path} does not describe a run of this ltx: {first_line(error)}") from error
-    return run
+    changes = {"device": device} if device else {}
+    return stored(read_yaml(path), str(path), trust=trust, **changes)
 
 
 def trained_levels(folder: Path) -> list[int]:
@@ -204,11 +159,10 @@ def skeleton(run: Run) -> nn.Module:
 def load_task(run: Run, manifest: dict[str, Any]) -> Task:
     """The run's task; a UserError if the data are no longer those that it was trained on."""
     device = run.torch_device()
-    data = run.dataset.load().to(device)
+    data = run.dataset.load()
     was = manifest["fingerprint"]
     demand(data.fingerprint == was, "dataset", data.fingerprint, f"the run was trained on data {was}")
-    layers = run.layers(data.shape, data.outputs)
-    return Task(run.model, data, layers, run.seeds, device)
+    return run.task(data, device)
 
 
 def examples(run: Run, manifest: dict[str, Any], split: str) -> tuple[Tensor, Tensor]:

@@ -341,9 +341,7 @@ def measure_again(found: Findings, task: Task, round: Round, trained: Trained, p
     """The final test and validation measures, from the saved weights and the data."""
     last, rows = trained.curve.last(), torch.arange(task.replicates)
     for split in ("val", "test"):
-        measured = evaluate(
-            task.goal, Saved(task, trained.final), task.data.prepare, getattr(task.data, split)
-        )
+        measured = evaluate(task.goal, Saved(task, trained.final), task.data, getattr(task.data, split))
         now, was = measured[task.goal.measure], getattr(trained.curve, f"{split}_measure")[rows, last]
         apart = float((now - was)[~trained.diverged].abs().max()) if (~trained.diverged).any() else 0.0
         exact = "to the bit" if apart == 0 else f"within {CLOSE:g}"
