@@ -88,6 +88,7 @@ class Channels(Method):
             raise UserError(
                 "prunable.* leaves no channels to prune: all layers that make them must be prunable"
             )
+        channels.tried(task.network, task.data.shape, groups)
         yield Round(0, dense, plan)
         drawn = yield from self.draws(task, dense, plan, groups)
         for level, draw in enumerate(drawn, start=1):
