@@ -9,6 +9,7 @@ a ratio is the median over the turns: a busy machine slows both sides alike. War
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
@@ -22,18 +23,18 @@ from torchvision import transforms
 from torchvision.datasets import VisionDataset
 
 from ltx.config.compose import compose
-from ltx.core.checks import Checks
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
-from ltx.engine import cpu
+from ltx.engine.device import tune
 from ltx.engine.evaluate import evaluate
+from ltx.engine.executors import Separate, Stacked, choose
+from ltx.engine.executors.separate import layout
 from ltx.engine.feed import Feed
-from ltx.engine.forward import Separate, Stacked, choose, layout
 from ltx.engine.optimizer import fused
-from ltx.engine.train import Training
-from ltx.experiment.store import cpu_name
+from ltx.engine.training import Training
+from ltx.experiment.machine import cpu_name
 from ltx.pruning import masks
 from ltx.pruning.scores import magnitude
 
@@ -80,12 +81,12 @@ def random_data(shape: tuple[int, int, int], train: int, val: int, test: int) ->
         images = torch.randint(256, (examples, *shape), generator=draw, dtype=torch.uint8)
         return Split(images, torch.randint(10, (examples,), generator=draw))
 
-    return Data.of(split(train), split(val), split(test), classes=10)
+    return Data.of_images(split(train), split(val), split(test), classes=10)
 
 
 def tasked(data: Data, *overrides: str) -> tuple[Task, Plan]:
     run = compose(list(overrides)).run
-    layers = run.layers(tuple(data.train.images.shape[1:]), data.classes)
+    layers = run.layers(data.shape, data.outputs)
     return Task(run.model, data, layers, run.seeds, torch.device("cpu")), run.recipe.plan(len(data.train))
 
 
@@ -98,7 +99,7 @@ def ticket_of(task: Task, density: float) -> Ticket:
 def stepping(task: Task, plan: Plan, density: float = 1.0) -> Callable[[], object]:
     """One training step of the engine, everything included."""
     round = Round(0, ticket_of(task, density), plan)
-    return Training(task, round, Checks(), lambda step, accuracy: None)._advance
+    return Training(task, round).step
 
 
 def products(widths: list[int], replicates: int, batch: int, *, first: bool) -> Callable[[], None]:
@@ -125,7 +126,7 @@ class Pictures(VisionDataset):
     def __init__(self, split: Split) -> None:
         normal = transforms.Normalize((0.1307,), (0.3081,))
         super().__init__("", transform=transforms.Compose([transforms.ToTensor(), normal]))
-        self.images, self.labels = split.images[:, 0].numpy(), split.labels.tolist()
+        self.images, self.labels = split.inputs[:, 0].numpy(), split.targets.tolist()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -211,12 +212,12 @@ def lenet() -> None:
         images, labels = Feed(task, plan).batch(0)
         for replicates in (1, 5):
             seeds = task.seeds[:replicates]
-            weights = {n: t[:replicates].clone() for n, t in ticket_of(task, 1.0).weights.items()}
-            way = kind(task.network(), weights, plan, seeds, task.goal)
+            some = replace(task, seeds=seeds)
+            way = kind(some, Round(0, some.dense(), plan))
             part = images[:replicates], labels[:replicates], 0
             ways[f"{kind.name} R = {replicates}"] = lambda way=way, part=part: way.backward(*part)
     took = measured(**ways)
-    print(f" forward and backward; the engine picks {choose(task.network(), plan).name}")
+    print(f" forward and backward; the engine picks {choose(task, Round(0, task.dense(), plan)).name}")
     for name, side in took.items():
         say(name, side)
 
@@ -229,11 +230,11 @@ def lenet() -> None:
         than=f"{5 * ratio(took['usual'], took['engine']):.1f} x   (target 6)",
     )
 
-    training = Training(task, Round(0, task.dense(), plan), Checks(), lambda step, accuracy: None)
+    training = Training(task, Round(0, task.dense(), plan))
     took = measured(
-        step=training._advance,
+        step=training.step,
         evaluation=lambda: [
-            evaluate(task.goal, training.network, training.feed, s) for s in (data.val, data.test)
+            evaluate(task.goal, training.executor, data.prepare, s) for s in (data.val, data.test)
         ],
     )
     times = len(plan.evaluations(0))
@@ -257,7 +258,7 @@ def convolutional(name: str, *overrides: str) -> None:
         took = measured(
             engine=stepping(task, plan), masked=stepping(task, plan, 0.2), bare=bare_step(task, plan)
         )
-        print(f" R = {replicates}; the engine picks {choose(task.network(), plan).name}")
+        print(f" R = {replicates}; the engine picks {choose(task, Round(0, task.dense(), plan)).name}")
         say("bare forward, backward and optimizer of one network", took["bare"])
         for side in ("engine", "masked"):
             share = ratio(took[side], took["bare"]) / replicates
@@ -277,7 +278,7 @@ def resnet20() -> None:
 
 
 if __name__ == "__main__":
-    cpu.tune()
+    tune()
     print(
         f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians of {TURNS} turns"
     )

@@ -9,20 +9,20 @@ machine slows all of them alike. Warm-up turns are not counted; operations are P
 
 import sys
 import time
+from dataclasses import replace
 from statistics import median
 
 import torch
 from torch import Tensor
 
 from ltx.config.compose import compose
-from ltx.core.checks import Checks
 from ltx.core.task import Task
-from ltx.core.ticket import Round, Ticket
-from ltx.data.base import Data, Split
-from ltx.engine import cpu
-from ltx.engine.train import Training
+from ltx.core.ticket import Round
+from ltx.data.base import Data, Pixels, Split
+from ltx.engine.device import tune
+from ltx.engine.training import Training
 from ltx.experiment.cost import macs
-from ltx.experiment.store import machine
+from ltx.experiment.machine import machine
 from ltx.pruning import channels
 from ltx.streams import stream
 
@@ -34,7 +34,8 @@ def task_of(device: torch.device, batch: int) -> tuple[Task, Round]:
     run = compose(["config=cifar10_vgg16_early_bird", "replicates=1", f"recipe.batch_size={batch}"]).run
     images = torch.randint(0, 256, (4 * batch, 3, 32, 32), dtype=torch.uint8)
     split = Split(images, torch.randint(0, 10, (4 * batch,)))
-    data = Data(split, split, split, 10, torch.full((3,), 0.5), torch.full((3,), 0.25), "noise").to(device)
+    prepare = Pixels(torch.full((3,), 0.5), torch.full((3,), 0.25))
+    data = Data(split, split, split, 10, prepare, "noise").to(device)
     task = Task(run.model, data, run.layers((3, 32, 32), 10), run.seeds, device)
     return task, Round(0, task.dense(), run.recipe.plan(len(split)))
 
@@ -42,13 +43,10 @@ def task_of(device: torch.device, batch: int) -> tuple[Task, Round]:
 def training(task: Task, round: Round, ratio: float) -> tuple[Training, int]:
     """A training of what is left at a ratio, and the multiply-accumulates of one example."""
     groups = channels.groups(task.network(), task.data.shape, task.layers.prunable)
-    small = channels.shrunk(
-        task.network(), task.data.shape, {n: cut(g.channels, ratio) for n, g in groups.items()}
-    )
-    ticket = Ticket(small.take(round.ticket.weights), small.take(round.ticket.mask))
-    one = Round(1, ticket, round.plan)
-    count = macs(small.network, task.data.shape)
-    return Training(task, one, Checks(), lambda step, accuracy: None, small.network), count
+    kept = {name: cut(group.channels, ratio) for name, group in groups.items()}
+    small = channels.shrunk(task.network(), task.data.shape, kept)
+    one = replace(round, level=1, channels={name: alive[None] for name, alive in kept.items()})
+    return Training(task, one), macs(small.network, task.data.shape)
 
 
 def cut(channels: int, ratio: float) -> Tensor:
@@ -61,14 +59,14 @@ def cut(channels: int, ratio: float) -> Tensor:
 def step(side: Training, device: torch.device) -> float:
     """Seconds of one training step."""
     began = time.perf_counter()
-    side._advance()
+    side.step()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - began
 
 
 def main(name: str = "cpu", batch: str = "256") -> None:
-    cpu.tune()
+    tune()
     device = torch.device(name)
     task, dense = task_of(device, int(batch))
     sides = {ratio: training(task, dense, ratio) for ratio in RATIOS}

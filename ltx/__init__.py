@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ltx.api import compose, run
+    from ltx.api import compose, load_ticket, run
     from ltx.errors import Interrupted, UserError
     from ltx.results import Results, load
 
@@ -13,13 +13,14 @@ OFFERED = {
     "compose": "ltx.api",
     "run": "ltx.api",
     "load": "ltx.results",
+    "load_ticket": "ltx.api",
     "Results": "ltx.results",
     "UserError": "ltx.errors",
     "Interrupted": "ltx.errors",
 }
 """What `import ltx` offers, and where it lives: imported when it is first asked for, so that help is instant."""
 
-__all__ = ["Interrupted", "Results", "UserError", "__version__", "compose", "load", "run"]
+__all__ = ["Interrupted", "Results", "UserError", "__version__", "compose", "load", "load_ticket", "run"]
 
 
 def __getattr__(name: str) -> Any:

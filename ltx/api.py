@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ltx.config import compose as composing
-from ltx.config.compose import Composed
+from ltx.config.identity import Composed
 from ltx.errors import UserError
 from ltx.experiment.execute import execute
+from ltx.pruning.portable import Portable, read
 from ltx.results import Results, load
 
 
@@ -29,3 +31,8 @@ def run(experiment: Composed) -> Results:
     the same call continues.
     """
     return load(execute(experiment))
+
+
+def load_ticket(path: str | os.PathLike[str]) -> Portable:
+    """A ticket from a file that `ltx ticket` wrote; raises UserError. Nothing in the file is executed."""
+    return read(Path(path))

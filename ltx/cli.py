@@ -25,7 +25,7 @@ HYDRA = {"ignore_unknown_options": True}  # Hydra's own flags go through
 
 
 def complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
-    from ltx.experiment.execute import completions
+    from ltx.sweep.launch import completions
 
     return completions([*(ctx.params.get("overrides") or []), *ctx.args], incomplete)
 
@@ -73,7 +73,7 @@ def root(
 @app.command(context_settings=HYDRA)
 def run(overrides: Overrides = None) -> None:
     """Run one experiment, or continue it; ends with its table and figures."""
-    from ltx.experiment.execute import launch
+    from ltx.sweep.launch import launch
 
     launch(overrides or [])
 
@@ -111,8 +111,10 @@ def list_() -> None:
 
 
 @app.command()
-def show(run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)]) -> None:
-    """Show what a finished or interrupted run is."""
+def show(
+    run: Annotated[Path, typer.Argument(help="a run's folder, or a ticket's file", show_default=False)],
+) -> None:
+    """Show what a finished or interrupted run is, or what a ticket's file holds."""
     from ltx.study.show import summary
 
     summary(run)
@@ -155,6 +157,40 @@ def table(
 
     how = {"tolerance": tolerance, "by": by, "where": where or (), "interval": interval, "against": against}
     show(paths, format, only, **how)
+
+
+@app.command()
+def ticket(
+    run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the file to write, as in ticket.safetensors")],
+    level: Annotated[int | None, typer.Option(help="which level's ticket")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="or the one of so many weights, as a fraction")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="whose ticket; else the first seed's")] = None,
+    role: Annotated[str, typer.Option(help="ticket, or a control")] = "ticket",
+    draw: Annotated[int, typer.Option(help="which of a control's draws")] = 0,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="with its weights, if a seed draws them too")
+    ] = False,
+) -> None:
+    """Write one ticket of a run as a small file of its own, to carry to another network, data set or program."""
+    from ltx.study.ticket import pack
+
+    written = pack(run, out, level=level, density=density, seed=seed, role=role, draw=draw, weights=weights)
+    typer.echo(written)
+
+
+@app.command()
+def grade(
+    paths: Paths,
+    claims: Annotated[Path | None, typer.Option(help="a folder of claims; else those that ship")] = None,
+    format: Annotated[str, typer.Option(help="text, markdown or json")] = "text",
+) -> None:
+    """Set runs beside what was published: a verdict on every claim that speaks of them."""
+    from ltx.report.grade import graded
+
+    typer.echo(graded(paths, claims, format), nl=False)
 
 
 @data.command()

@@ -36,6 +36,10 @@ class Died(Exception):
         self.log = log
 
 
+class NothingLeft(Exception):
+    """A search has pruned all that can be pruned: the end of a run, told in a sentence."""
+
+
 class InvariantError(RuntimeError):
     """A promise about tickets was broken while running; the run stops rather than publish a wrong number."""
 

@@ -124,6 +124,20 @@ def read_bytes(path: Path, limit: int = LARGEST, root: Path | None = None) -> by
     Raises Damaged for a link, a folder, a pipe or a device, for more than `limit` bytes, and where a folder below
     `root` is a link.
     """
+    with _opened(path, root) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise Damaged(path, f"it has more than {limit >> 20} MB")
+        return file.read(size)
+
+
+def read_start(path: Path, limit: int, root: Path | None = None) -> bytes:
+    """The first bytes of a regular file, `limit` at most; raises as `read_bytes`."""
+    with _opened(path, root) as file:
+        return file.read(min(limit, os.fstat(file.fileno()).st_size))
+
+
+def _opened(path: Path, root: Path | None) -> BinaryIO:
     if root and any(part.is_symlink() for part in below(path.parent, root)):
         raise Damaged(path, "a folder on the way to it is a link")
     try:
@@ -133,15 +147,10 @@ def read_bytes(path: Path, limit: int = LARGEST, root: Path | None = None) -> by
         raise
     except OSError as error:
         raise Damaged(path, "it is a link" if path.is_symlink() else str(error.strerror)) from error
-    about = os.fstat(handle)
-    if not stat.S_ISREG(about.st_mode):
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise Damaged(path, "it is not a regular file")
-    with os.fdopen(handle, "rb") as file:
-        content = file.read(about.st_size) if about.st_size <= limit else b""
-    if about.st_size > limit:
-        raise Damaged(path, f"it has more than {limit >> 20} MB")
-    return content
+    return os.fdopen(handle, "rb")
 
 
 def read_text(path: Path, limit: int = MEGABYTE, root: Path | None = None) -> str:
@@ -238,7 +247,7 @@ def read_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
     return value
 
 
-def bounded_yaml(text: str) -> None:
+def bounded_yaml(text: str, largest: int = NODES) -> None:
     """Raise ValueError if a YAML text, read, would be very deep, very large, or hold itself (by aliases)."""
     sizes: dict[str, int] = {}
     open_: list[tuple[str | None, int]] = []  # anchor of each collection being read, and where it began
@@ -259,8 +268,8 @@ def bounded_yaml(text: str) -> None:
             if event.anchor not in sizes:
                 raise ValueError(f"*{event.anchor} holds itself")
             nodes += sizes[event.anchor]
-        if nodes > NODES:
-            raise ValueError(f"it has more than {NODES:,} values")
+        if nodes > largest:
+            raise ValueError(f"it has more than {largest:,} values")
         if len(open_) > DEEPEST:
             raise ValueError("its lists lie too deep within each other")
 

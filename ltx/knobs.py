@@ -51,6 +51,8 @@ IMPORTED = Rule(
     "write package.module:function", lambda path: re.fullmatch(r"[\w.]+:[\w.]+", path) is not None
 )
 """The path of something to import."""
+FILE = Rule("write the path of a file", lambda path: bool(path))
+"""The path of a file whose content, not its name, is part of the result."""
 
 
 def above(low: float) -> Rule:

@@ -164,11 +164,11 @@ class Results:
 
     def network(self, level: int, seed: int, role: str = "ticket", draw: int = 0) -> nn.Module:
         """The trained network, in evaluation mode: from images as `examples` has them to logits."""
+        from ltx.models.base import filled
         from ltx.study.reopen import reopen, skeleton
 
         network = skeleton(reopen(self.folder, "cpu"))
-        network.load_state_dict(self.ticket(level, seed, role, draw).trained)
-        return network.eval()
+        return filled(network, self.ticket(level, seed, role, draw).trained).eval()
 
     def examples(self, split: str = "test") -> tuple[Tensor, Tensor]:
         """Images [N, C, H, W] as the networks see them and labels [N] of the run's train, val or test split."""

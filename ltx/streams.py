@@ -7,9 +7,12 @@ rewound training sees the same batches without any generator state having been s
 from __future__ import annotations
 
 import hashlib
+import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,9 +33,24 @@ def order(seed: int, epoch: int, examples: int) -> Tensor:
     return torch.randperm(examples, generator=stream(seed, "order", epoch))
 
 
+GENERATORS = threading.RLock()
+"""Held by whoever sets the global generators: they belong to the process, and runs may be in any thread."""
+
+
 @contextmanager
 def seeded(seed: int, *purpose: object) -> Iterator[None]:
-    """torch's global generator set for one purpose inside the block, and put back afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, *purpose))
-        yield
+    """The global generators (torch's, numpy's, Python's) set for one purpose inside the block, then put back.
+
+    For code that can draw from nothing else, as initialisation and dropout; other threads wait meanwhile.
+    """
+    value = derive(seed, *purpose)
+    with GENERATORS, torch.random.fork_rng(devices=[]):
+        before = random.getstate(), np.random.get_state()  # noqa: NPY002  # the one that networks draw from
+        torch.manual_seed(value)
+        random.seed(value)
+        np.random.seed(value % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002

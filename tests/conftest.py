@@ -12,6 +12,7 @@ from ltx.cli import main
 from ltx.config.compose import compose
 from ltx.core.task import Task
 from ltx.experiment import loop
+from ltx.pruning import portable
 
 TINY = ("model.hidden=[16]", "replicates=2", "method.levels=2", "recipe.steps=30", "recipe.eval_every=10")
 """The default experiment made so small that a run takes a moment."""
@@ -21,7 +22,7 @@ def compose_task(*overrides):
     """A task and its plan as the command line would make them."""
     run = compose(list(overrides)).run
     data = run.dataset.load()
-    layers = run.layers(tuple(data.train.images.shape[1:]), data.classes)
+    layers = run.layers(data.shape, data.outputs)
     return Task(run.model, data, layers, run.seeds, torch.device("cpu")), run.recipe.plan(len(data.train))
 
 
@@ -82,3 +83,26 @@ def rounds(monkeypatch):
 
     monkeypatch.setattr(loop, "train", counting)
     return seen
+
+
+@pytest.fixture(scope="session")
+def needed(tmp_path_factory):
+    """What a shipped experiment must be told besides its name: a transplant needs a ticket of its network."""
+
+    def words(experiment):
+        pixels = {"digits_transplant": 64, "mnist_to_fashion": 784, "fashion_to_mnist": 784}.get(experiment)
+        if pixels is None:
+            return []
+        layers = {"1.weight": [300, pixels], "3.weight": [100, 300], "5.weight": [10, 100]}
+        mask = {name: torch.arange(a * b).view(a, b) % 10 == 0 for name, (a, b) in layers.items()}
+        about = dict.fromkeys(("level", "draw", "seed", "start"), 0) | {
+            "density": 0.1,
+            "config": {},
+            "versions": {},
+        }
+        about |= dict.fromkeys(("role", "drawn", "weights", "fingerprint", "tag"), "") | {"layers": layers}
+        file = tmp_path_factory.mktemp("ticket") / "ticket.safetensors"
+        portable.save(file, portable.Portable(mask, {}, about))
+        return [f"method.ticket={file}"]
+
+    return words

@@ -1,16 +1,19 @@
 """What several test modules use."""
 
+import json
 import os
 import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from conftest import TINY
+from safetensors import safe_open
 from safetensors.torch import load_file
 
-import ltx.engine.train
+import ltx.engine.training
 from ltx.experiment.status import Sweep
 from ltx.pruning import masks
 from ltx.pruning.scores import magnitude
@@ -40,23 +43,6 @@ class Dies(Net):
 """
 
 
-class Never:
-    """A checkpoint that is never due."""
-
-    def load(self):
-        return None
-
-    def due(self):
-        return False
-
-    def save(self, state):
-        raise AssertionError
-
-
-def silent(step, accuracy):
-    pass
-
-
 def halved(task):
     """A ticket with half of every layer's weights."""
     dense = task.dense()
@@ -66,7 +52,7 @@ def halved(task):
 
 def interrupt_at(monkeypatch, nth, number=signal.SIGINT):
     """Send this process a signal in the nth step of a run."""
-    advance, count = ltx.engine.train.Training._advance, []
+    advance, count = ltx.engine.training.Training.step, []
 
     def interrupted(self):
         advance(self)
@@ -74,7 +60,7 @@ def interrupt_at(monkeypatch, nth, number=signal.SIGINT):
         if len(count) == nth:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(ltx.engine.train.Training, "_advance", interrupted)
+    monkeypatch.setattr(ltx.engine.training.Training, "step", interrupted)
 
 
 def plan_of(out):
@@ -111,11 +97,29 @@ def alive(pid):
         return False
 
 
+def ticket_on_disk(place):
+    """Masks and rewind weights of a round's folder, read without ltx's own reader."""
+    file, header = place / "ticket.safetensors", header_of(place / "ticket.safetensors")
+    weights = load_file(place.parents[1] / "weights" / f"{header['weights']}.safetensors")
+    mask = {}
+    for key, bits in load_file(file).items():
+        name = key.removeprefix("mask/")
+        flat = np.unpackbits(bits.numpy(), axis=1, count=weights[name][0].numel()).astype(bool)
+        mask[name] = torch.from_numpy(flat).view(weights[name].shape)
+    return mask, weights
+
+
+def header_of(file):
+    """What a file of tensors says of itself."""
+    with safe_open(file, "pt") as opened:
+        return json.loads(opened.metadata()["header"])
+
+
 def outcome(folder):
     """Every number that a run left, but the time it took."""
     tensors = {
         f"{file.relative_to(folder)}|{key}": tensor
-        for file in sorted(folder.glob("level_*/*/*.safetensors"))
+        for file in sorted([*folder.glob("level_*/*/*.safetensors"), *folder.glob("weights/*.safetensors")])
         for key, tensor in load_file(file).items()
         if key != "seconds"
     }

@@ -123,12 +123,14 @@ def test_nothing_but_tensors_is_loaded():
 SURFACE = {
     "connect": "run --levels --steps --recalibrate --device",
     "data fetch": "names --root",
+    "grade": "paths --claims --format",
     "list": "",
     "plot": "paths --out --pdf --tolerance --by --where --interval --against",
     "run": "overrides",
     "show": "run",
     "status": "paths --follow",
     "sweep": "overrides --seeds-per-job",
+    "ticket": "run --out --level --density --seed --role --draw --weights",
     "table": "paths --tolerance --by --where --interval --against --only --format",
 }
 
@@ -155,3 +157,9 @@ def test_help_loads_neither_torch_nor_hydra():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "run" in done.stdout
+
+
+def test_the_readme_draws_the_house_as_it_is():
+    code = "import map, sys; page = open('README.md').read(); sys.exit(map.drawn(page) != page)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={"PYTHONPATH": "docs"}, check=False)
+    assert done.returncode == 0, "draw it again: python docs/map.py"

@@ -1,5 +1,8 @@
 """Every mistake in a configuration is one line that names the key, what was given and what is allowed."""
 
+import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -8,10 +11,14 @@ import torch
 from conftest import TINY
 
 from ltx import data
-from ltx.config.compose import GROUPS, Run, compose, config_dir, experiments, keys
+from ltx.config.compose import compose
+from ltx.config.identity import differences
+from ltx.config.registry import GROUPS, config_dir, experiments, keys
+from ltx.config.run import Run
 from ltx.data.base import Data, Split
 from ltx.errors import UserError
-from ltx.experiment.execute import completions, execute
+from ltx.experiment.execute import execute
+from ltx.sweep.launch import completions
 
 # What is typed, and words that the one line must have in this order.
 MISTAKES = [
@@ -210,7 +217,9 @@ def test_an_own_model_size_is_a_file_too(own, tmp_path):
     folder = own("mine", "")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "slim.yaml").write_text("defaults: [lenet]\nhidden: [5]\n")
-    assert compose(["model=slim"], folder).run.model.hidden == [5]
+    composed = compose(["model=slim"], folder)
+    assert composed.config["model"] == {"name": "lenet", "hidden": [5]}
+    assert composed.folder("f") == compose(["model.hidden=[5]"]).folder("f")
     with pytest.raises(UserError, match="did you mean slim"):
         compose(["model=slimm"], folder)
 
@@ -234,7 +243,10 @@ def test_a_run_s_name_says_what_it_is():
 
 @pytest.mark.parametrize(
     "change",
-    ["seed=1", "replicates=4", "recipe.lr=0.1", "recipe.augment.flip=true", "controls=[]", "method.levels=3"],
+    [
+        *("seed=1", "replicates=4", "recipe.lr=0.1", "recipe.augment.flip=true", "method.rate=0.3"),
+        *("model.hidden=[300]", "model=conv2", "method=oneshot", "prunable.output=false"),
+    ],
 )
 def test_whatever_changes_the_result_is_another_run(change):
     assert folder(change) != folder()
@@ -247,6 +259,131 @@ def test_other_data_are_another_run():
 def test_where_and_on_what_a_run_happens_is_not_part_of_its_name():
     assert folder("out=there", "device=cpu").name == folder().name
     assert folder("dataset=mnist", "dataset.root=/there") == folder("dataset=mnist")
+
+
+@pytest.mark.parametrize("more", ["method.levels=3", "controls=[]", "controls=[random]", "control_draws=3"])
+def test_asking_for_more_or_less_continues_the_same_run(more):
+    assert folder(more) == folder()
+
+
+@pytest.mark.parametrize(
+    ("more", "of"),
+    [
+        ("method.densities=[0.4]", "config=digits_at_init"),
+        ("method.ratios=[0.4]", "config=digits_early_bird"),
+    ],
+)
+def test_densities_and_ratios_are_no_part_of_a_name(more, of):
+    assert folder(of, more) == folder(of)
+
+
+def test_a_name_is_made_of_what_is_not_as_by_default():
+    """So that a knob that comes later, at a default that changes nothing, renames no run."""
+    words = ["recipe.lr=0.1", "recipe.augment.pad=2", "model.hidden=[5]", "out=there", "method.levels=3"]
+    lenet = {"recipe.steps": "200", "recipe.eval_every": "20", "recipe.eval_spacing": 0.5, "replicates": 5}
+    mine = {"recipe.lr": 0.1, "recipe.augment.pad": 2, "model.hidden": [5]}
+    assert dict(differences(compose(words).run)) == lenet | mine
+
+
+def test_numbers_that_may_change_give_every_run_another_name(monkeypatch):
+    before = folder()
+    monkeypatch.setattr("ltx.config.identity.PROTOCOL", 10**6)
+    assert folder() != before
+
+
+def test_a_tag_has_256_bits_of_which_a_folder_shows_48():
+    composed = compose([])
+    assert re.fullmatch("[0-9a-f]{64}", composed.tag("f"))
+    assert composed.folder("f").name == f"lenet-digits-imp-s0x5-{composed.tag('f')[:12]}"
+    # Two recipes that had one name of 32 bits.
+    assert folder("recipe.lr=0.00102628") != folder("recipe.lr=0.001513")
+
+
+def test_a_home_is_where_the_user_s_is():
+    assert folder('out="~/x"').is_relative_to(Path.home() / "x")
+
+
+# Raise PROTOCOL in ltx/config/identity.py if numbers may have changed, and write the names down anew. A name that
+# changes without it has lost somebody's runs.
+NAMES = {
+    "cifar100_vgg16_early_bird": "b0923e790d2d",
+    "cifar10_conv2": "be06d0c2b8e8",
+    "cifar10_conv2_quick": "5ad400e66018",
+    "cifar10_conv4": "e847ef3ad391",
+    "cifar10_conv6": "442aa46019a7",
+    "cifar10_resnet18_early_bird": "bbaf4a270266",
+    "cifar10_resnet20": "d3b32daaa627",
+    "cifar10_resnet20_finetune": "b669d4454a6c",
+    "cifar10_resnet20_lr_rewind": "ee2da0a9f0d4",
+    "cifar10_resnet20_quick": "a1511f8a6084",
+    "cifar10_resnet20_rewind": "74d4f6610dd2",
+    "cifar10_resnet20_warmup": "14786ced8016",
+    "cifar10_vgg16_at_init": "42660c3c501b",
+    "cifar10_vgg16_early_bird": "f9af9cc1e016",
+    "cifar10_vgg16_early_bird_quick": "d8c8a16dd624",
+    "cifar10_vgg19": "348086b5fa6d",
+    "digits_at_init": "76520e8a1609",
+    "digits_early_bird": "81bae89d6b54",
+    "digits_lenet": "053a115ee2d6",
+    "digits_transplant": "8368f664af8e",
+    "fashion_to_mnist": "095a3de66139",
+    "mnist_lenet": "ac92c89fb456",
+    "mnist_lenet_quick": "447f657d4227",
+    "mnist_to_fashion": "cd792a25810b",
+}
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_the_shipped_experiments_are_called_as_ever(name, needed, monkeypatch):
+    monkeypatch.setattr("ltx.config.sources.of_content", lambda key, path: "the file's content")
+    assert compose([f"config={name}", *needed(name)]).tag("the data's fingerprint")[:12] == NAMES[name]
+
+
+# -- networks of one's own ------------------------------------------------------------------------------------
+
+NET = """
+from torch import nn
+from {layers} import activation
+
+def net(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), activation(), nn.Linear(8, classes))
+"""
+
+
+def custom_name(cwd, path="mynets:net"):
+    """What a run of a custom network is called by a process of its own in a folder."""
+    code = (
+        "from ltx.config.compose import compose\n"
+        f"print(compose(['model=custom', 'model.path={path}', 'method.levels=1']).folder('f').name)"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_network_whose_source_changes_is_another_run(tmp_path):
+    mynets, helpers = tmp_path / "mynets.py", tmp_path / "helpers.py"
+    mynets.write_text(NET.format(layers="helpers"))
+    helpers.write_text("from torch.nn import ReLU as activation")
+    before = custom_name(tmp_path)
+    (tmp_path / "unrelated.py").write_text("1 / 0")
+    assert custom_name(tmp_path) == before
+    helpers.write_text("from torch.nn import Tanh as activation")
+    imported = custom_name(tmp_path)
+    mynets.write_text(NET.format(layers="helpers").replace("8", "9"))
+    assert len({before, imported, custom_name(tmp_path)}) == 3
+
+
+def test_the_source_of_a_package_is_all_that_it_imports_of_itself(tmp_path):
+    package = tmp_path / "nets" / "deep"
+    package.mkdir(parents=True)
+    (tmp_path / "nets" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("from ..parts import activation")
+    (package / "small.py").write_text(NET.format(layers="."))
+    parts = tmp_path / "nets" / "parts.py"
+    parts.write_text("from torch.nn import ReLU as activation")
+    before = custom_name(tmp_path, "nets.deep.small:net")
+    parts.write_text("from torch.nn import Tanh as activation")
+    assert custom_name(tmp_path, "nets.deep.small:net") != before
 
 
 def test_the_same_values_written_otherwise_are_the_same_run():
@@ -264,16 +401,16 @@ def fake(shape, classes):
         images = torch.randint(256, (examples, *shape), generator=draw, dtype=torch.uint8)
         return Split(images, torch.arange(examples) % classes)
 
-    return Data.of(split(64), split(20), split(20), classes=classes)
+    return Data.of_images(split(64), split(20), split(20), classes=classes)
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatch):
+def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatch, needed):
     """As it is, checked whole; then two steps of it on random images of the right shape."""
-    run = compose([f"config={name}"]).run
+    run = compose([f"config={name}", *needed(name)]).run
     assert Path(config_dir(), "config", f"{name}.yaml").read_text().startswith("# @package _global_\n# ")
     kind, pixels = type(run.dataset), run.dataset.shape or (3, 32, 32)
-    monkeypatch.setattr(kind, "load", lambda dataset: fake(pixels, dataset.classes or 10))
+    monkeypatch.setattr(kind, "load", lambda dataset: fake(pixels, dataset.outputs or 10))
     monkeypatch.setattr(kind, "train_size", 64)
     short = ["recipe.batch_size=64", "recipe.steps=2ep", "recipe.warmup=0", "recipe.drops=[]"]
     short += ["recipe.eval_every=2", "replicates=1", "control_draws=1"]
@@ -281,7 +418,7 @@ def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatc
     knobs |= {"model.width": 0.1, "method.rewind_step": 0, "method.window": 2, "method.ratios": [0.3]}
     turned = {f"{group}.{key}" for group in ("method", "model") for key in vars(getattr(run, group))}
     short += [f"{key}={value}" for key, value in knobs.items() if key in turned]
-    composed = compose([f"config={name}", *short, f"out={tmp_path}"])
+    composed = compose([f"config={name}", *needed(name), *short, f"out={tmp_path}"])
     assert (execute(composed) / "levels.csv").exists()
 
 

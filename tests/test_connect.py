@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import compose_task
-from helpers import Never
 from typer.testing import CliRunner
 
 from ltx.cli import app
 from ltx.config.compose import compose
-from ltx.core.checks import Checks
+from ltx.core.session import Session
 from ltx.core.task import Layers, Prunable, Task
 from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
@@ -28,7 +27,7 @@ SMALL = ["model.hidden=[20]", "recipe.steps=60", "recipe.eval_every=30", "replic
 
 
 def trained(task, plan, ticket, **round):
-    return train(task, Round(0, ticket, plan, **round), Checks(), Never(), lambda step, accuracy: None)
+    return train(task, Round(0, ticket, plan, **round), Session())
 
 
 def copies_of(task, plan, ticket, twin):
@@ -85,8 +84,8 @@ def test_the_ends_of_the_line_are_the_copies(lenet):
     first, second = slice(0, 2), slice(2, 4)
     torch.testing.assert_close(line.train_error[:, -1], 1 - outcome.train_measure[first])
     torch.testing.assert_close(line.train_error[:, 0], 1 - outcome.train_measure[second])
-    torch.testing.assert_close(line.test_error[:, -1], 1 - outcome.curve.test_accuracy[first, -1])
-    torch.testing.assert_close(line.test_error[:, 0], 1 - outcome.curve.test_accuracy[second, -1])
+    torch.testing.assert_close(line.test_error[:, -1], 1 - outcome.curve.test_measure[first, -1])
+    torch.testing.assert_close(line.test_error[:, 0], 1 - outcome.curve.test_measure[second, -1])
 
 
 def test_copies_with_the_same_order_are_the_same_network(lenet):

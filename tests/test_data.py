@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ltx.data import DATASETS, Data, Split
-from ltx.data.base import hold_out, pixel_statistics
+from ltx.data.base import hold_out, pixels
 from ltx.data.download import Downloaded
 from ltx.data.folder import ImageFolder
 from ltx.data.images import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
@@ -51,7 +51,7 @@ def test_a_data_set_introduces_itself_without_touching_data(name: str) -> None:
 
 
 def test_sizes_are_known_beforehand() -> None:
-    known = {name: (d.shape, d.classes, d.train_size) for name, d in DATASETS.items()}
+    known = {name: (d.shape, d.outputs, d.train_size) for name, d in DATASETS.items()}
     assert known == {
         "digits": ((1, 8, 8), 10, 1_257),
         "mnist": ((1, 28, 28), 10, 55_000),
@@ -86,7 +86,8 @@ def test_a_hold_out_ignores_the_global_generator() -> None:
 
 def test_pixel_statistics_by_hand() -> None:
     images = torch.tensor([[[[0, 255]], [[51, 51]]]], dtype=torch.uint8)
-    mean, std = pixel_statistics(images)
+    found = pixels(Split(images, torch.zeros(1)))
+    mean, std = found.mean, found.std
     assert mean.tolist() == pytest.approx([0.5, 0.2])
     assert std.tolist() == [0.5, 1.0]  # a constant channel is divided by one, not by zero
     assert mean.dtype == std.dtype == torch.float32
@@ -103,30 +104,30 @@ def digits() -> Data:
 def test_digits_are_split_once_and_for_all(digits: Data) -> None:
     assert sizes(digits) == (1_257, 180, 360)
     assert digits.fingerprint == "29b126729b6f7dd2"
-    assert digits.classes == 10
-    assert digits.train.images.shape == (1_257, 1, 8, 8)
-    assert digits.train.images.dtype == torch.uint8
-    assert digits.train.labels.dtype == torch.int64
+    assert digits.outputs == 10
+    assert digits.train.inputs.shape == (1_257, 1, 8, 8)
+    assert digits.train.inputs.dtype == torch.uint8
+    assert digits.train.targets.dtype == torch.int64
 
 
 def test_digits_are_the_published_ones(digits: Data) -> None:
     splits = (digits.train, digits.val, digits.test)
-    counts = torch.cat([split.labels for split in splits]).bincount()
+    counts = torch.cat([split.targets for split in splits]).bincount()
     assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    assert digits.val.labels.bincount().tolist() == [18] * 10
-    values = torch.cat([split.images.flatten() for split in splits]).unique()
+    assert digits.val.targets.bincount().tolist() == [18] * 10
+    values = torch.cat([split.inputs.flatten() for split in splits]).unique()
     assert values.tolist() == [v * 255 // 16 for v in range(17)]
 
 
 def test_no_digit_is_in_two_splits(digits: Data) -> None:
-    images = torch.cat([split.images for split in (digits.train, digits.val, digits.test)]).flatten(1)
+    images = torch.cat([split.inputs for split in (digits.train, digits.val, digits.test)]).flatten(1)
     assert len(images.unique(dim=0)) == 1_797  # no two digits are alike, so a shared one would be missed here
 
 
 def test_data_moves_whole(digits: Data) -> None:
     moved = digits.to("meta")
-    tensors = [moved.mean, moved.std]
-    tensors += [t for split in (moved.train, moved.val, moved.test) for t in (split.images, split.labels)]
+    tensors = [moved.prepare.mean, moved.prepare.std]
+    tensors += [t for split in (moved.train, moved.val, moved.test) for t in (split.inputs, split.targets)]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.fingerprint == digits.fingerprint
 
@@ -163,8 +164,8 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> MNIST:
 def test_mnist_holds_out_five_thousand(mnist: MNIST) -> None:
     data = mnist.load()
     assert sizes(data) == (55_000, 5_000, 10_000)
-    assert data.val.labels.bincount().tolist() == [500] * 10
-    assert torch.equal(data.train.images[:, 0, 0, 0].long(), data.train.labels)
+    assert data.val.targets.bincount().tolist() == [500] * 10
+    assert torch.equal(data.train.inputs[:, 0, 0, 0].long(), data.train.targets)
 
 
 def test_the_real_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,10 +174,10 @@ def test_the_real_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     data = MNIST().load()
     assert sizes(data) == (55_000, 5_000, 10_000)
     assert data.fingerprint == "344805a2229c4d20"
-    assert data.val.labels.bincount().tolist() == [494, 562, 496, 511, 487, 452, 493, 522, 487, 496]
-    assert data.test.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert data.mean.item() == pytest.approx(0.1307, abs=2e-4)
-    assert data.std.item() == pytest.approx(0.3081, abs=2e-4)
+    assert data.val.targets.bincount().tolist() == [494, 562, 496, 511, 487, 452, 493, 522, 487, 496]
+    assert data.test.targets.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert data.prepare.mean.item() == pytest.approx(0.1307, abs=2e-4)
+    assert data.prepare.std.item() == pytest.approx(0.3081, abs=2e-4)
 
 
 def test_data_lie_where_the_environment_says(
@@ -328,7 +329,7 @@ def test_cifar_batches_become_images(
     files = {}
     for name in dataset.files:
         n = 6_000 // (len(dataset.files) - 1)
-        labels = (np.arange(n) % dataset.classes).astype(np.uint8)
+        labels = (np.arange(n) % dataset.outputs).astype(np.uint8)
         rows = np.zeros((n, 3_072), np.uint8)
         rows[:, 1_024] = labels  # the first green pixel
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -338,10 +339,10 @@ def test_cifar_batches_become_images(
     monkeypatch.setattr(dataset, "files", files)
     data = dataset(root=str(tmp_path)).load()
     assert sizes(data) == (1_000, 5_000, n)
-    assert data.classes == dataset.classes
-    assert data.val.labels.bincount().tolist() == [5_000 // dataset.classes] * dataset.classes
+    assert data.outputs == dataset.outputs
+    assert data.val.targets.bincount().tolist() == [5_000 // dataset.outputs] * dataset.outputs
     for split in (data.train, data.val, data.test):
-        assert torch.equal(split.images[:, 1, 0, 0].long(), split.labels)
+        assert torch.equal(split.inputs[:, 1, 0, 0].long(), split.targets)
 
 
 def test_a_batch_with_another_checksum_is_never_unpickled(
@@ -369,8 +370,8 @@ def test_svhn_zero_is_labelled_ten_in_the_file(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(SVHN, "files", files)
     data = SVHN(root=str(tmp_path)).load()
     assert sizes(data) == (100, 5_000, 20)
-    assert torch.equal(data.test.images[:, 2, 3, 5].long(), data.test.labels)
-    assert torch.equal(data.test.labels, torch.arange(20) % 10)
+    assert torch.equal(data.test.inputs[:, 2, 3, 5].long(), data.test.targets)
+    assert torch.equal(data.test.targets, torch.arange(20) % 10)
 
 
 # --- folders of images ----------------------------------------------------------------------------
@@ -398,11 +399,11 @@ def folder(tree: Path, **knobs: object) -> ImageFolder:
 def test_a_folder_of_images_becomes_a_data_set(tree: Path) -> None:
     data = folder(tree).load()
     assert sizes(data) == (36, 4, 8)
-    assert data.classes == 2
-    assert data.val.labels.tolist() == [0, 0, 1, 1]
-    assert data.train.images.shape == (36, 3, 8, 8)
+    assert data.outputs == 2
+    assert data.val.targets.tolist() == [0, 0, 1, 1]
+    assert data.train.inputs.shape == (36, 3, 8, 8)
     for split in (data.train, data.val, data.test):
-        assert torch.equal((split.images[:, 1, 4, 4] > 125).long(), split.labels)
+        assert torch.equal((split.inputs[:, 1, 4, 4] > 125).long(), split.targets)
 
 
 def test_images_are_decoded_once_and_again_when_something_changed(
@@ -416,7 +417,7 @@ def test_images_are_decoded_once_and_again_when_something_changed(
         assert folder(tree, workers=1).load().fingerprint == first.fingerprint
     Image.new("RGB", (9, 9), (255, 0, 0)).save(tree / "train/cat/00.png")
     assert folder(tree).load().fingerprint != first.fingerprint
-    assert folder(tree, size=4).load().train.images.shape == (36, 3, 4, 4)
+    assert folder(tree, size=4).load().train.inputs.shape == (36, 3, 4, 4)
 
 
 def test_every_corrupt_image_is_named(tree: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -437,7 +438,7 @@ def test_every_corrupt_image_is_named(tree: Path, cache: Path, caplog: pytest.Lo
     data = folder(tree, skip_corrupt=True).load()
     assert sizes(data) == (33, 4, 7)
     assert all(name in caplog.text for name in bad)
-    assert torch.equal((data.train.images[:, 1, 4, 4] > 125).long(), data.train.labels)
+    assert torch.equal((data.train.inputs[:, 1, 4, 4] > 125).long(), data.train.targets)
     with pytest.raises(UserError, match="5 corrupt images"):  # what was skipped once is not forgotten
         folder(tree).load()
 
@@ -446,7 +447,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tree: Path) -> None:
     for path in (tree / "test/cat").iterdir():
         path.unlink()
     Image.fromarray(np.full((8, 8), 50 * 256, np.uint16)).save(tree / "test/cat/deep.png")
-    assert folder(tree).load().test.images[0].unique().tolist() == [50]
+    assert folder(tree).load().test.inputs[0].unique().tolist() == [50]
 
 
 def test_a_palette_with_transparency_is_read_without_a_word(tree: Path) -> None:
@@ -512,4 +513,4 @@ def test_a_wrong_knob_is_named_as_typed(knobs: dict[str, object], key: str) -> N
 def test_splits_know_their_length() -> None:
     split = Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 2]))
     assert len(split) == 3
-    assert split.take(torch.tensor([2, 0])).labels.tolist() == [2, 0]
+    assert split.take(torch.tensor([2, 0])).targets.tolist() == [2, 0]

@@ -11,13 +11,14 @@ from torch import nn
 
 from ltx import report
 from ltx.config.compose import compose
-from ltx.core.checks import Checks
+from ltx.core.session import Session
 from ltx.core.task import Layers
 from ltx.core.ticket import Curve, Hooks, Round, Ticket
 from ltx.engine.train import train
 from ltx.errors import Interrupted, UserError
+from ltx.experiment.checkpoint import Checkpoint
 from ltx.experiment.execute import execute
-from ltx.experiment.store import Progress, identity
+from ltx.experiment.store import ticket_identity
 from ltx.methods.channels import kept, mask, scales
 from ltx.methods.early_bird import EarlyBird, Watch, packed, stable, unpacked
 from ltx.models import MODELS
@@ -53,7 +54,7 @@ class Memory:
 
 
 def trained(task, round, checkpoint=None):
-    return train(task, round, Checks(), checkpoint or Memory(), lambda step, accuracy: None)
+    return train(task, round, Session(checkpoint=checkpoint or Memory()))
 
 
 # -- the mask distance, and when a ticket is drawn
@@ -266,8 +267,8 @@ def test_a_search_that_was_killed_goes_on_bit_for_bit():
         with pytest.raises(Interrupted):
             trained(task, bird, broken)
     again = trained(task, bird, broken)
-    assert identity(Ticket(again.final, {})) == identity(Ticket(straight.final, {}))
-    assert identity(Ticket(again.memo, {})) == identity(Ticket(straight.memo, {}))
+    assert ticket_identity(Ticket(again.final, {})) == ticket_identity(Ticket(straight.final, {}))
+    assert ticket_identity(Ticket(again.memo, {})) == ticket_identity(Ticket(straight.memo, {}))
     assert torch.equal(again.curve.val_loss, straight.curve.val_loss)
     assert straight.memo["drawn"].all()
 
@@ -316,7 +317,9 @@ def test_eb_train_inherits_the_weights_of_the_drawing_epoch_and_the_rest_of_the_
 def test_the_other_ways_to_retrain_begin_at_step_0_from_the_first_or_from_new_weights():
     _, (dense, _, original), _ = early(retrain="original")
     assert original.starts == ()
-    assert identity(Ticket(original.ticket.weights, {})) == identity(Ticket(dense.ticket.weights, {}))
+    assert ticket_identity(Ticket(original.ticket.weights, {})) == ticket_identity(
+        Ticket(dense.ticket.weights, {})
+    )
     _, (_, _, reinit), _ = early(retrain="reinit")
     for name, alive in reinit.ticket.mask.items():
         assert not torch.equal(reinit.ticket.weights[name], dense.ticket.weights[name])
@@ -372,12 +375,12 @@ def test_a_run_killed_again_and_again_comes_to_the_same_end(run, tmp_path, monke
     elsewhere = compose([*WHOLE, f"out={tmp_path}", "checkpoint_seconds=0"])
     saves = count()
 
-    def dies(progress, state, save=Progress.save):
-        save(progress, state)
+    def dies(checkpoint, state, save=Checkpoint.save):
+        save(checkpoint, state)
         if next(saves) % 7 == 6:
             raise SystemExit("killed")
 
-    monkeypatch.setattr(Progress, "save", dies)
+    monkeypatch.setattr(Checkpoint, "save", dies)
     deaths = 0
     while True:
         try:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from conftest import compose_task
 
-from ltx.config.compose import compose, experiments
+from ltx.config.compose import compose
+from ltx.config.registry import experiments
 from ltx.core.recipe import Recipe
 from ltx.core.ticket import Trained
 from ltx.errors import UserError
@@ -184,7 +185,7 @@ SEQUENCES = {  # methods.md 1.4, computed from the paper's rule; those that the 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_the_weights_remaining_are_the_papers(name):
     run = compose([f"config={name}"]).run
-    layers = run.layers(run.dataset.shape, run.dataset.classes)
+    layers = run.layers(run.dataset.shape, run.dataset.outputs)
     for level, expected in enumerate(SEQUENCES[name].split()):
         fixed = layers.total - sum(layers.sizes[layer] for layer in layers.prunable)
         remaining = fixed + sum(run.method.kept(layers, level).values())
@@ -193,8 +194,8 @@ def test_the_weights_remaining_are_the_papers(name):
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_every_shipped_experiment_composes(name):
-    assert compose([f"config={name}"]).name == name
+def test_every_shipped_experiment_composes(name, needed):
+    assert compose([f"config={name}", *needed(name)]).name == name
 
 
 @pytest.mark.parametrize("method", AT_INIT)
@@ -229,16 +230,16 @@ def best(scores, count):
 
 def ten_of_each(data, seed):
     """Walk through the seed's permutation and take each class's first ten."""
-    chosen, taken = [], [0] * data.classes
+    chosen, taken = [], [0] * data.outputs
     for i in torch.randperm(len(data.train), generator=stream(seed, "examples")).tolist():
-        label = int(data.train.labels[i])
+        label = int(data.train.targets[i])
         if taken[label] < 10:
             taken[label] += 1
             chosen.append(i)
-    pixels = data.train.images[chosen].double() / 255
-    return (pixels - data.mean.double().view(1, -1, 1, 1)) / data.std.double().view(
+    pixels = data.train.inputs[chosen].double() / 255
+    return (pixels - data.prepare.mean.double().view(1, -1, 1, 1)) / data.prepare.std.double().view(
         1, -1, 1, 1
-    ), data.train.labels[chosen]
+    ), data.train.targets[chosen]
 
 
 def reference_snip(task, r, density):
@@ -259,7 +260,7 @@ def reference_synflow(task, r, density):
     total = sum(p.numel() for p in dense.values())
     for i in range(1, 101):
         network.zero_grad()
-        network(torch.ones(1, *task.data.train.images.shape[1:], dtype=torch.float64)).sum().backward()
+        network(torch.ones(1, *task.data.shape, dtype=torch.float64)).sum().backward()
         # A pruned weight scores 0 like a dead one's input; -1 keeps it out for good.
         scores = {n: torch.where(p == 0, -1.0, p.detach() * p.grad).numpy() for n, p in prunable.items()}
         mask = best(scores, round(total * density ** (i / 100)))

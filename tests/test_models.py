@@ -234,7 +234,7 @@ def test_a_torchvision_network_reads_grey_images(name, kinds):
 
 
 def test_a_torchvision_network_too_deep_for_the_images_is_one_line():
-    with pytest.raises(UserError, match=r"^model\.arch=alexnet cannot be built for images of 3x16x16: .*$"):
+    with pytest.raises(UserError, match=r"^model\.arch=alexnet cannot be built for inputs of 3x16x16: .*$"):
         MODELS["torchvision"](arch="alexnet").build((3, 16, 16), 10)
 
 
@@ -266,8 +266,8 @@ def test_a_custom_network_is_found_in_the_working_directory():
     [
         ("no_such_module:f", r"cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
         ("nets:g", r"cannot be imported: AttributeError: module 'nets' has no attribute 'g'"),
-        ("nets:narrow", r"must turn images \[2, 1x8x8\] into logits \[2, 3\], got \[2, 1\]"),
-        ("nets:pair", r"cannot be built for images of 1x8x8: AttributeError: .*eval"),
+        ("nets:narrow", r"must turn inputs \[2, 1x8x8\] into \[2, 3\], got \[2, 1\]"),
+        ("nets:pair", r"cannot be built for inputs of 1x8x8: AttributeError: .*training"),
     ],
 )
 def test_a_custom_network_that_fails_is_one_line(path, message):

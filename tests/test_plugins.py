@@ -29,9 +29,6 @@ def data():
     split = (images, torch.tensor([0, 1, 2] * 3))
     return [split, split, split]
 
-def floats():
-    return [(images.float(), labels) for images, labels in data()]
-
 def two():
     return data()[:2]
 """
@@ -75,6 +72,21 @@ def test_a_packages_network_that_is_none_is_one_line(name, message):
         compose([f"model={name}"])
 
 
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("model", ["flat", "torchvision:resnet18"])
+def test_an_experiments_keys_for_its_own_network_are_left_out_for_a_foreign_one(model):
+    composed = compose(["config=cifar10_conv2_quick", f"model={model}", "method.levels=1"])
+    assert composed.dropped == ("model.width",)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_packages_network_is_called_by_its_source_too(tmp_path):
+    before = compose(["model=flat", "method.levels=2"]).folder("f")
+    sys.modules.pop("mine")
+    (tmp_path / "mine.py").write_text(MODULE.replace('"one layer"', '"a layer"'))
+    assert compose(["model=flat", "method.levels=2"]).folder("f") != before
+
+
 def test_torchvisions_networks_are_chosen_by_name():
     composed = compose(["model=torchvision:resnet18", "method.levels=1"])
     assert composed.config["model"] == {"name": "torchvision:resnet18", "arch": "resnet18"}
@@ -86,7 +98,7 @@ def test_torchvisions_networks_are_chosen_by_name():
 @pytest.mark.usefixtures("plugin")
 def test_data_of_the_users_own():
     data = compose(["dataset=custom", "dataset.path=mine:data"]).run.dataset.load()
-    assert (data.shape, data.classes, len(data.train), len(data.val), len(data.test)) == (
+    assert (data.shape, data.outputs, len(data.train), len(data.val), len(data.test)) == (
         (1, 8, 8),
         3,
         9,
@@ -102,7 +114,6 @@ def test_data_of_the_users_own():
         ("mine", r"dataset\.path=mine is not possible: write package\.module:function"),
         ("mine:none", r"dataset\.path=mine:none cannot be imported: AttributeError"),
         ("mine:function", r"dataset\.path=mine:function cannot be loaded: TypeError"),
-        ("mine:floats", r"must give images uint8 \[N, C, H, W\] of one shape, got torch\.float32"),
         ("mine:two", r"must return train, validation and test, got 2"),
     ],
 )

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TINY
-from helpers import interrupt_at
+from helpers import interrupt_at, ticket_on_disk
 from safetensors.torch import load_file
 
 import ltx
@@ -145,12 +145,12 @@ def test_a_folder_without_a_run_is_one_line(tmp_path):
 
 def test_a_ticket_is_what_is_on_the_disk(results):
     place = results.folder / "level_02" / "ticket"
-    ticket, trained = (load_file(place / f"{name}.safetensors") for name in ("ticket", "trained"))
+    (mask, weights), trained = ticket_on_disk(place), load_file(place / "trained.safetensors")
     one, every = results.ticket(level=2, seed=1), results.ticket(level=2)
     assert one.mask.keys() == {"1.weight", "3.weight"}
-    assert torch.equal(one.mask["1.weight"], ticket["mask/1.weight"][1])
-    assert torch.equal(one.start["1.weight"], ticket["weights/1.weight"][1] * ticket["mask/1.weight"][1])
-    assert torch.equal(one.start["1.bias"], ticket["weights/1.bias"][1])
+    assert torch.equal(one.mask["1.weight"], mask["1.weight"][1])
+    assert torch.equal(one.start["1.weight"], weights["1.weight"][1] * mask["1.weight"][1])
+    assert torch.equal(one.start["1.bias"], weights["1.bias"][1])
     assert torch.equal(one.trained["3.weight"], trained["final/3.weight"][1])
     assert torch.equal(every.trained["3.weight"], trained["final/3.weight"])
     assert every.mask["1.weight"].shape == (2, 16, 64)

@@ -1,6 +1,7 @@
 """What is on disk survives kills, damage and full disks; a resumed run ends in an undisturbed one's bits."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -13,13 +14,16 @@ import torch
 from conftest import TINY, spawn
 from filelock import FileLock
 from helpers import assert_same, interrupt_at
+from safetensors.torch import save_file
 
+import ltx.engine.training
 import ltx.experiment.loop
+import ltx.experiment.machine
 import ltx.experiment.store
 from ltx.config.compose import compose
-from ltx.errors import UserError
+from ltx.core.sealed import Outdated, read, save
+from ltx.errors import Damaged, Interrupted, UserError
 from ltx.experiment.execute import execute
-from ltx.experiment.store import read, save
 from ltx.files import write
 
 STACKED = (*TINY, "controls=[reinit]", "method.levels=1")
@@ -92,13 +96,13 @@ def test_kill_9_and_resume_end_in_the_same_bits(
 def test_a_resumed_round_starts_from_its_checkpoint_and_not_from_the_beginning(tmp_path, monkeypatch):
     """Interrupted at step 17 of 30, the rest is 13 steps."""
     interrupt_at(monkeypatch, 17)
-    with pytest.raises(ltx.experiment.store.Interrupted):
+    with pytest.raises(Interrupted):
         go(tmp_path, *STACKED)
     monkeypatch.undo()
     steps = []
-    advance = ltx.engine.train.Training._advance
+    advance = ltx.engine.training.Training.step
     monkeypatch.setattr(
-        ltx.engine.train.Training, "_advance", lambda self: steps.append(self.where) or advance(self)
+        ltx.engine.training.Training, "step", lambda self: steps.append(self.where) or advance(self)
     )
     go(tmp_path, *STACKED)
     assert steps.count("level 0, ticket") == 13
@@ -159,7 +163,9 @@ def test_a_damaged_round_alone_is_trained_again(harm, file, finished, tmp_path, 
     harm(finished / "level_01" / "reinit" / file)
     go(tmp_path, *STACKED)
     assert rounds == ["1/reinit"]
-    assert "level_01/reinit was damaged and has been trained again" in capsys.readouterr().err
+    harmed = finished / "level_01" / "reinit"
+    said = f"{harmed} was damaged and has been trained again: {harmed / file} is damaged: "
+    assert said in capsys.readouterr().err
     assert_same(finished, undisturbed(STACKED))
 
 
@@ -175,7 +181,7 @@ def test_several_damaged_rounds_are_trained_again(finished, tmp_path, rounds, un
 def test_a_damaged_checkpoint_costs_its_round_only(harm, tmp_path, monkeypatch, rounds, undisturbed):
     with monkeypatch.context() as patch:
         interrupt_at(patch, 40)
-        with pytest.raises(ltx.experiment.store.Interrupted):
+        with pytest.raises(Interrupted):
             go(tmp_path, *STACKED)
     harm(next(tmp_path.rglob("progress/*.safetensors")))
     rounds.clear()
@@ -277,18 +283,24 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
 
 def test_tensors_come_back_as_they_went(tmp_path):
     tree = {"a": torch.tensor([[1.5, torch.nan]]), "b": torch.tensor([True, False]), "c": torch.tensor(7)}
-    save(tmp_path / "file.safetensors", tree, level=3)
-    back, header = read(tmp_path / "file.safetensors")
-    assert header["level"] == "3"
-    assert all(torch.equal(back[key].nan_to_num(9), tree[key].nan_to_num(9)) for key in tree)
+    save(tmp_path / "file.safetensors", tree, {"level": 3, "seeds": [0, 1]})
+    back = read(tmp_path / "file.safetensors")
+    assert (back.header["level"], back.header["seeds"], back.header["schema"]) == (3, [0, 1], 2)
+    assert all(torch.equal(back.tree[key].nan_to_num(9), tree[key].nan_to_num(9)) for key in tree)
 
 
 def test_a_foreign_file_is_not_taken_for_ours(tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(2)}, tmp_path / "file.safetensors")
-    assert read(tmp_path / "file.safetensors") is None
-    assert read(Path(tmp_path / "missing.safetensors")) is None
+    with pytest.raises(Damaged, match="no header of ltx"):
+        read(tmp_path / "file.safetensors")
+    with pytest.raises(FileNotFoundError):
+        read(Path(tmp_path / "missing.safetensors"))
+
+
+def test_a_file_of_an_older_layout_names_the_version_that_wrote_it(tmp_path):
+    save_file({"a": torch.zeros(2)}, tmp_path / "file.safetensors", {"ltx": "0.1.0", "sha256": "0"})
+    with pytest.raises(Outdated, match=r"was written by ltx 0\.1\.0, in another layout"):
+        read(tmp_path / "file.safetensors")
 
 
 def test_a_finished_run_keeps_no_checkpoint(undisturbed):
@@ -298,18 +310,19 @@ def test_a_finished_run_keeps_no_checkpoint(undisturbed):
 def test_the_manifest_names_every_file_by_its_checksum(undisturbed):
     folder = undisturbed(STACKED)
     manifest = json.loads((folder / "manifest.json").read_text())
-    files = {str(f.relative_to(folder)) for f in folder.rglob("*.safetensors")}
-    assert set(manifest["files"]) == files
-    assert all(len(checksum) == 64 for checksum in manifest["files"].values())
+    ours = {*folder.rglob("*.safetensors"), *folder.glob("*.csv"), folder / "config.yaml"}
+    assert manifest["files"] == {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in ours
+    }
 
 
 def test_the_manifest_keeps_the_commit_that_trained_beside_the_one_that_published(tmp_path, monkeypatch):
     for commit in ("aaaa", "bbbb", "cccc"):
-        monkeypatch.setattr(ltx.experiment.store, "commit", lambda commit=commit: commit)
+        monkeypatch.setattr(ltx.experiment.machine, "commit", lambda commit=commit: commit)
         if commit == "aaaa":
             with monkeypatch.context() as patch:
                 interrupt_at(patch, 40)
-                with pytest.raises(ltx.experiment.store.Interrupted):
+                with pytest.raises(Interrupted):
                     go(tmp_path, *STACKED)
             folder = next(tmp_path.rglob("manifest.json")).parent
         else:

@@ -19,7 +19,8 @@ from rich.console import Console
 from hydra_plugins.ltx_plugins import _local
 from hydra_plugins.ltx_plugins._jobs import Wish, cancelling
 from hydra_plugins.ltx_plugins._local import Place, places
-from ltx.config.compose import LAUNCHERS, compose, compose_all
+from ltx.config.compose import compose, compose_all
+from ltx.config.registry import LAUNCHERS
 from ltx.errors import Died, UserError
 from ltx.experiment.execute import execute
 from ltx.experiment.status import SILENT_SECONDS, State, note_failure, state
@@ -230,7 +231,7 @@ def test_the_cluster_file_in_the_docs_is_accepted(name, tmp_path):
 def test_a_launcher_that_is_not_installed_says_what_to_install(name, ltx, monkeypatch):
     find = __import__("importlib.util").util.find_spec
     monkeypatch.setattr(
-        "ltx.config.compose.find_spec", lambda module: None if "launcher" in module else find(module)
+        "ltx.config.overrides.find_spec", lambda module: None if "launcher" in module else find(module)
     )
     said = ltx("sweep", "seed=0,1", f"launcher={name}")
     assert said.code == 2

@@ -298,14 +298,14 @@ def test_tensorboard_reads_the_curves_back(tmp_path, monkeypatch):
 
 
 INTERRUPTED = """
-import os, signal, ltx.engine.train
-advance, steps = ltx.engine.train.Training._advance, []
+import os, signal, ltx.engine.training
+advance, steps = ltx.engine.training.Training.step, []
 def interrupted(self):
     advance(self)
     steps.append(1)
     if len(steps) == 40:
         os.kill(os.getpid(), signal.SIGINT)
-ltx.engine.train.Training._advance = interrupted
+ltx.engine.training.Training.step = interrupted
 """
 
 

@@ -1,4 +1,4 @@
-"""ltx's launchers and its sweeper, where Hydra looks for plugins: in the namespace package hydra_plugins."""
+"""ltx's plugins, where Hydra looks for them: in the namespace package hydra_plugins."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -7,9 +7,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from hydra_plugins.ltx_plugins._local import Local
+from hydra_plugins.ltx_plugins._own import Own
 from hydra_plugins.ltx_plugins._planned import Planned
 
-__all__ = ["Local", "Planned"]
+__all__ = ["Local", "Own", "Planned"]
 
 
 @dataclass

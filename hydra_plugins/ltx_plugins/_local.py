@@ -50,7 +50,7 @@ class Local(Launcher):
         context = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
             libraries = {"sklearn.datasets", "torchvision.datasets"} & set(sys.modules)
-            context.set_forkserver_preload(["ltx.experiment.execute", "torch._dynamo", *libraries])
+            context.set_forkserver_preload(["ltx.sweep.launch", "torch._dynamo", *libraries])
         shared = cloudpickle.dumps(
             (self.hydra_context, self.config, self.task_function, Singleton.get_state())
         )

@@ -59,6 +59,15 @@ class Checks:
             where,
         )
 
+    def agree(self, ours: Tensor, theirs: Tensor, sound: Tensor, tolerance: float, where: str) -> None:
+        """Outputs [R, N, K] are the network's own, up to rounding, in every sound replicate ([R] bool).
+
+        `tolerance` is a fraction of 1 + the replicate's largest output.
+        """
+        largest = theirs.abs().amax((1, 2), keepdim=True)
+        close = ((ours - theirs).abs() <= tolerance * (1 + largest)).flatten(1).all(1)
+        self.hold("outputs are the network's own", (close | ~sound).all(), where)
+
     def control(self, rival: Ticket, ticket: Ticket, where: str, *, layerwise: bool = True) -> None:
         """A control is another network with as many weights, in every layer or in all together."""
         same_mask = all(torch.equal(rival.mask[name], alive) for name, alive in ticket.mask.items())

@@ -14,7 +14,7 @@ from ltx.core.ticket import Ticket, Tree
 from ltx.data.base import Data
 from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, knob
-from ltx.models.base import Model, batchnorm_scales, layer_kinds
+from ltx.models.base import Model, batchnorm_scales, layer_kinds, tensors
 from ltx.streams import seeded
 
 
@@ -102,16 +102,16 @@ class Task:
     def network(self) -> nn.Module:
         """One network on the device, its values of no account."""
         with seeded(0):
-            return self.model.build(self.data.shape, self.data.classes).to(self.device)
+            return self.model.build(self.data.shape, self.data.outputs).to(self.device)
 
     def initial(self, *purpose: object) -> Tree:
         """Freshly initialised weights and buffers [R, *shape], one stream per seed and purpose."""
-        states = []
+        drawn = []
         for seed in self.seeds:
             with seeded(seed, "init", *purpose):
-                network = self.model.build(self.data.shape, self.data.classes)
-            states.append(network.state_dict())
-        return {name: torch.stack([state[name] for state in states]).to(self.device) for name in states[0]}
+                network = self.model.build(self.data.shape, self.data.outputs)
+            drawn.append({name: tensor.detach() for name, tensor in tensors(network).items()})
+        return {name: torch.stack([tree[name] for tree in drawn]).to(self.device) for name in drawn[0]}
 
     def dense(self) -> Ticket:
         """The unpruned network: level 0."""

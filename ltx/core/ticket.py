@@ -22,6 +22,11 @@ def copied(tree: Tree) -> Tree:
     return {name: tensor.clone() for name, tensor in tree.items()}
 
 
+def below(tree: Tree, prefix: str) -> Tree:
+    """The part of a flat tree under a prefix, which is taken off."""
+    return {key.removeprefix(prefix): value for key, value in tree.items() if key.startswith(prefix)}
+
+
 def only(tree: Tree, r: int) -> Tree:
     """One replicate of a stack, still stacked: views of R = 1."""
     return {name: tensor[r : r + 1] for name, tensor in tree.items()}
@@ -79,9 +84,18 @@ class Hooks:
     """All that a method may do inside training; each acts on stacked trees."""
 
     penalty: Callable[[Tree, Tree], None] | None = None
-    """(weights, gradients): adds the gradient of a penalty to the gradients, in place, before masking."""
+    """(weights, gradients): adds the gradient of a penalty to the gradients, in place, before masking.
+
+    Of what is trained, as the executor has it: a network that is physically cut has smaller tensors.
+    """
     project: Callable[[Tree, float], None] | None = None
-    """(weights, learning rate): a proximal step, in place, after the optimizer's."""
+    """(weights, learning rate): a proximal step on what is trained, in place, after the optimizer's."""
+    regrow: Callable[[int, Tree, Tree, Tree], Tree | None] | None = None
+    """(step, weights, dense gradients, mask) -> another mask of some layers, or None: before every update.
+
+    The gradients are those of the step's batch, not yet masked. A weight that comes to life starts at zero, one
+    that is pruned becomes zero, and the optimizer remembers nothing of either.
+    """
     watch: Callable[[int, Tree, Tree], tuple[Tree, Tensor]] | None = None
     """(epochs trained, weights, memo) -> (memo, done [R] bool): at every epoch's end; who is done stops.
 
@@ -108,7 +122,11 @@ class Round:
     )  # weights that must live, by layer; "" = all together
     role: str = "ticket"  # or the name of a control
     draw: int = 0  # which of a control's draws
+    of: tuple[float, ...] = ()  # what it answers of a list that the method is given: densities, ratios
     hooks: Hooks = field(default_factory=Hooks)
+    patience: int = 0  # evaluations without a new least validation loss that stop a replicate; 0 = never
+    warm: Tree = field(default_factory=dict)  # an optimizer's state to begin with: `Trained.optimizer`
+    keep_optimizer: bool = False  # whether the method wants to see that state at the end
     starts: tuple[int, ...] = ()  # each replicate's own start, where they differ
     channels: Tree = field(default_factory=dict)  # [R, channels] bool by group: the others are really cut
     inverse: Callable[[], Tree] | None = None  # the mask of what the method would prune first
@@ -128,7 +146,12 @@ class Round:
         """The same question about one replicate."""
         start = self.starts[r] if self.starts else self.start
         return replace(
-            self, ticket=self.ticket.only(r), channels=only(self.channels, r), start=start, starts=()
+            self,
+            ticket=self.ticket.only(r),
+            channels=only(self.channels, r),
+            warm=only(self.warm, r),
+            start=start,
+            starts=(),
         )
 
     @property
@@ -186,6 +209,7 @@ class Trained:
     """What training made of a ticket."""
 
     final: Tree  # [R, *shape]
+    mask: Tree  # [R, *shape] bool: the ticket's, unless training has changed it
     at: dict[int, Tree]  # weights at the steps that the round asked to keep
     curve: Curve
     train_measure: Tensor  # [R] the goal's measure on the whole training split, at the end
@@ -194,3 +218,4 @@ class Trained:
     seconds: float  # wall time of training and evaluation
     joules: Tensor = field(default_factory=unmeasured)  # [2] of CPU packages and GPU, NaN = no counter
     memo: Tree = field(default_factory=dict)  # what a watching method remembered
+    optimizer: Tree = field(default_factory=dict)  # `name|slot` [R, *shape], if the round asked to keep it

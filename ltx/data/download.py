@@ -53,9 +53,9 @@ class Downloaded(Dataset):
         if not all((self.folder / name).is_file() for name in self.files):
             self.fetch()
         published, test = self.read()
-        kept, held = hold_out(published.labels, HELD_OUT)
-        assert self.classes is not None  # only a folder of images has to look
-        return Data.of(published.take(kept), published.take(held), test, classes=self.classes)
+        kept, held = hold_out(published.targets, HELD_OUT)
+        assert self.outputs is not None  # only a folder of images has to look
+        return Data.of_images(published.take(kept), published.take(held), test, classes=self.outputs)
 
     def fetch(self) -> None:
         """Download what is missing or damaged, one process at a time, giving up on a silent server."""

@@ -34,7 +34,7 @@ class ImageFolder(Dataset):
     name: ClassVar[str] = "image_folder"
     summary: ClassVar[str] = "your own images: dataset.root/train/CLASS/* and dataset.root/test/CLASS/*"
     shape: ClassVar[None] = None
-    classes: ClassVar[None] = None
+    outputs: ClassVar[None] = None
     train_size: ClassVar[None] = None
 
     root: str = knob("", None, "folder that holds train/ and test/; required", result=False)
@@ -63,11 +63,11 @@ class ImageFolder(Dataset):
             self.decode_into(cache, tree)
         train, test = self.cached(cache)
         for part, split in zip(PARTS, (train, test), strict=True):
-            counts = torch.bincount(split.labels, minlength=len(classes)).tolist()
+            counts = torch.bincount(split.targets, minlength=len(classes)).tolist()
             if empty := [f"{part}/{name}" for name, n in zip(classes, counts, strict=True) if n == 0]:
                 raise UserError(f"{self.folder} has no images in {', '.join(empty)}: every class needs some")
-        kept, held = hold_out(train.labels, max(1, round(len(train) / 10)))
-        return Data.of(train.take(kept), train.take(held), test, classes=len(classes))
+        kept, held = hold_out(train.targets, max(1, round(len(train) / 10)))
+        return Data.of_images(train.take(kept), train.take(held), test, classes=len(classes))
 
     def fetch(self) -> None:
         """Decode the tree into the cache."""

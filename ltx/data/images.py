@@ -20,7 +20,7 @@ class Digits(Dataset):
     name: ClassVar[str] = "digits"
     summary: ClassVar[str] = "UCI handwritten digits, 1,797 of 8×8; built in, needs no download"
     shape: ClassVar[tuple[int, int, int]] = (1, 8, 8)
-    classes: ClassVar[int] = 10
+    outputs: ClassVar[int] = 10
     train_size: ClassVar[int] = 1_257
     val_size: ClassVar[int] = 180
     test_size: ClassVar[int] = 360
@@ -32,9 +32,9 @@ class Digits(Dataset):
         digits = load_digits()
         images = torch.from_numpy(digits.images.astype(np.int64) * 255 // 16).to(torch.uint8)[:, None]
         everything = Split(images, torch.from_numpy(digits.target.astype(np.int64)))
-        rest, test = (everything.take(indices) for indices in hold_out(everything.labels, self.test_size))
-        train, val = (rest.take(indices) for indices in hold_out(rest.labels, self.val_size))
-        return Data.of(train, val, test, classes=self.classes)
+        rest, test = (everything.take(indices) for indices in hold_out(everything.targets, self.test_size))
+        train, val = (rest.take(indices) for indices in hold_out(rest.targets, self.val_size))
+        return Data.of_images(train, val, test, classes=self.outputs)
 
     def fetch(self) -> None:
         """Nothing to do: the images came with scikit-learn."""
@@ -47,7 +47,7 @@ class MNIST(Downloaded):
     name: ClassVar[str] = "mnist"
     summary: ClassVar[str] = "handwritten digits, 60,000 + 10,000 of 28×28 (LeCun et al. 1998)"
     shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
-    classes: ClassVar[int] = 10
+    outputs: ClassVar[int] = 10
     train_size: ClassVar[int] = 55_000
     files: ClassVar[dict[str, str | None]] = {
         f"MNIST/raw/{part}-{kind}-ubyte": None
@@ -73,8 +73,8 @@ class MNIST(Downloaded):
         if not payload.startswith(header):
             raise self.damaged(name, f"not an idx file of shape {shape}")
         values = torch.frombuffer(payload, dtype=torch.uint8, offset=len(header)).view(shape)
-        if len(shape) == 1 and int(values.max()) >= self.classes:
-            raise self.damaged(name, f"a label of {int(values.max())} among {self.classes} classes")
+        if len(shape) == 1 and int(values.max()) >= self.outputs:
+            raise self.damaged(name, f"a label of {int(values.max())} among {self.outputs} classes")
         return values
 
     def download(self, folder: Path) -> None:
@@ -106,7 +106,7 @@ class CIFAR10(Downloaded):
     name: ClassVar[str] = "cifar10"
     summary: ClassVar[str] = "ten kinds of object, 50,000 + 10,000 of 32×32 in colour (Krizhevsky 2009)"
     shape: ClassVar[tuple[int, int, int]] = (3, 32, 32)
-    classes: ClassVar[int] = 10
+    outputs: ClassVar[int] = 10
     train_size: ClassVar[int] = 45_000
     label: ClassVar[str] = "labels"
     files: ClassVar[dict[str, str | None]] = {
@@ -121,7 +121,7 @@ class CIFAR10(Downloaded):
     def read(self) -> tuple[Split, Split]:
         """All batches; the last one is the test set."""
         *train, test = (self.batch(name) for name in self.files)
-        images, labels = zip(*((split.images, split.labels) for split in train), strict=True)
+        images, labels = zip(*((split.inputs, split.targets) for split in train), strict=True)
         return Split(torch.cat(images), torch.cat(labels)), test
 
     def batch(self, name: str) -> Split:
@@ -146,7 +146,7 @@ class CIFAR100(CIFAR10):
 
     name: ClassVar[str] = "cifar100"
     summary: ClassVar[str] = "a hundred kinds of object, 50,000 + 10,000 of 32×32 in colour (Krizhevsky 2009)"
-    classes: ClassVar[int] = 100
+    outputs: ClassVar[int] = 100
     label: ClassVar[str] = "fine_labels"
     files: ClassVar[dict[str, str | None]] = {
         "cifar-100-python/train": "16019d7e3df5f24257cddd939b257f8d",
@@ -167,7 +167,7 @@ class SVHN(Downloaded):
     name: ClassVar[str] = "svhn"
     summary: ClassVar[str] = "house numbers, 73,257 + 26,032 of 32×32 in colour (Netzer et al. 2011)"
     shape: ClassVar[tuple[int, int, int]] = (3, 32, 32)
-    classes: ClassVar[int] = 10
+    outputs: ClassVar[int] = 10
     train_size: ClassVar[int] = 68_257
     files: ClassVar[dict[str, str | None]] = {
         "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",

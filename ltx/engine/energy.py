@@ -5,6 +5,7 @@ They count whole packages and whole GPUs: whatever else runs there is in them to
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor
 
 POWERCAP = Path("/sys/class/powercap")  # of the Linux kernel, which calls AMD's packages intel-rapl too
 SOURCES = ("cpu", "gpu")
+OFTEN = 60.0
+"""Seconds between two readings: 262 kJ in a minute would be 4 kW a package."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Counter:
 class Meter:
     """Joules of the CPU packages and of the GPU in use since it was made, [2]; NaN where no counter tells.
 
-    A package's counter starts over after some 262 kJ, a quarter of an hour at 300 W: read more often than that.
+    A package's counter starts over after some 262 kJ, a quarter of an hour at 300 W: `tick` at every step.
     """
 
     def __init__(self, device: torch.device, before: Tensor | None = None) -> None:
@@ -36,13 +39,19 @@ class Meter:
         self.sources = packages(), gpu(device)
         self.spent = torch.zeros(len(SOURCES), dtype=torch.float64) if before is None else before.clone()
         self.last = [values(counters) for counters in self.sources]
+        self.looked = time.monotonic()
+
+    def tick(self) -> None:
+        """Read now and then, for a counter that starts over twice between two readings has lost a turn."""
+        if time.monotonic() - self.looked > OFTEN:
+            self.read()
 
     def read(self) -> Tensor:
         """Joules until now."""
         now = [values(counters) for counters in self.sources]
         rows = zip(self.sources, self.last, now, strict=True)
         self.spent += torch.tensor([between(*row) for row in rows], dtype=torch.float64)
-        self.last = now
+        self.last, self.looked = now, time.monotonic()
         return self.spent.clone()
 
 

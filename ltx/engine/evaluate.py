@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ltx.core.goal import Goal
+from ltx.core.task import Task
 from ltx.core.ticket import Tree
-from ltx.data.base import Split
-from ltx.engine.feed import Feed, chunks
+from ltx.data.base import Prepare, Split
+from ltx.models.base import evaluating, filled
+from ltx.streams import seeded
 
 
 class Outputs(Protocol):
@@ -21,13 +24,25 @@ class Outputs(Protocol):
 
 
 @torch.no_grad()
-def evaluate(goal: Goal, network: Outputs, feed: Feed, split: Split) -> Tree:
+def evaluate(goal: Goal, network: Outputs, prepare: Prepare, split: Split) -> Tree:
     """The mean loss and the measures of every replicate on a whole split, by name, [R] each.
 
     The worst that the goal's measure can be stands for one that is not a number, as after divergence: in a
     curve NaN means that nothing was measured.
     """
-    parts = [goal.tally(network.outputs(feed.normalise(part.images)), part.labels) for part in chunks(split)]
-    measured = goal.measures(torch.as_tensor(sum(parts)), len(split))
+    parts = (goal.tally(network.outputs(prepare(inputs)), targets) for inputs, targets in split.chunks())
+    # In place: a small tensor kept from every chunk would stand where the next chunk's large ones could be.
+    measured = goal.measures(reduce(Tensor.add_, parts), len(split))
     worst = -torch.inf if goal.higher else torch.inf
     return measured | {goal.measure: torch.nan_to_num(measured[goal.measure], worst, torch.inf, -torch.inf)}
+
+
+@torch.no_grad()
+def own_outputs(task: Task, weights: Tree, inputs: Tensor) -> Tensor:
+    """What the task's network itself, built anew, makes of inputs [N, ...] with R weights, [R, N, K]."""
+    network, found = task.network(), []
+    for r, seed in enumerate(task.seeds):
+        filled(network, {name: tensor[r] for name, tensor in weights.items()})
+        with seeded(seed, "evaluation"), evaluating(network):
+            found.append(network(inputs).float())
+    return torch.stack(found)

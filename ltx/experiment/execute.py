@@ -1,4 +1,4 @@
-"""From a composed experiment to a finished run: load, train, publish. The task that Hydra's launchers call."""
+"""From a composed experiment to a finished run: load, train, publish."""
 
 from __future__ import annotations
 
@@ -6,50 +6,30 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.plugins.completion_plugin import DefaultCompletionPlugin
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-
-from ltx.config.compose import Composed, compose, config_dir, register
+from ltx.config.identity import Composed
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan
+from ltx.core.sealed import SCHEMA
 from ltx.core.task import Task
+from ltx.core.ticket import Round
 from ltx.engine.device import tune
-from ltx.engine.forward import choose
-from ltx.errors import Interrupted, UserError
+from ltx.engine.executors import choose
+from ltx.errors import Interrupted, UserError, demand
+from ltx.experiment.growth import Growth, there
+from ltx.experiment.journal import Journal
 from ltx.experiment.loop import play
+from ltx.experiment.machine import machine
 from ltx.experiment.progress import Progress, Several
 from ltx.experiment.status import LOG, Heartbeat
-from ltx.experiment.store import Store, machine, now
+from ltx.experiment.store import Store
 from ltx.experiment.tracking import check_installed, mirroring
-from ltx.files import open_to_append, write
-from ltx.report.objective import objective
-
-WITH_VALUE = {
-    "-cd",
-    "--config-dir",
-    "-cn",
-    "--config-name",
-    "-cp",
-    "--config-path",
-    "-c",
-    "--cfg",
-    "-p",
-    "--package",
-}
-"""Hydra's flags that are followed by a value."""
+from ltx.files import open_to_append
 
 
 def execute(composed: Composed, show: Progress | None = None, *, logged: bool = False) -> Path:
@@ -63,59 +43,90 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
     tune()
     device = run.torch_device()
     data = run.dataset.load().to(device)
-    layers = run.layers(data.shape, data.classes)
+    layers = run.layers(data.shape, data.outputs)
     plan = run.recipe.plan(len(data.train))
     run.method.check(layers, plan)
     task = Task(run.model, data, layers, run.seeds, device)
     folder = composed.folder(data.fingerprint)
     with logging_to(folder / LOG) if logged else nullcontext(), stopping() as stop:
-        opened = Store(
-            folder,
-            task,
-            composed.name,
-            composed.config["method"]["name"],
-            stop,
-            run.checkpoint_seconds,
-            patience=float(os.environ.get("LTX_LOCK_SECONDS", 0)),
-        )
+        about = {"config": composed.config, **machine(device)}
+        tag = composed.tag(data.fingerprint)
+        opened = Store(folder, task, tag, about, stop, run.checkpoint_seconds, patience())
         with opened as store, Heartbeat(folder) as beat:
             complete(composed, task, plan, store, show or Progress(), beat)
     return folder
+
+
+def patience() -> float:
+    """How long to wait for another process that has the run's folder: LTX_LOCK_SECONDS, 0 unless set."""
+    text = os.environ.get("LTX_LOCK_SECONDS") or "0"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    demand(0 <= seconds < 1e9, "LTX_LOCK_SECONDS", text, "it must be a number of seconds, 0 or more")
+    return seconds
 
 
 def complete(
     composed: Composed, task: Task, plan: Plan, store: Store, show: Progress, beat: Heartbeat
 ) -> None:
     """Train what is missing of a run whose folder we hold, and publish it."""
-    began = time.perf_counter()
-    write(store.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(composed.config)).encode())
-    before = store.manifest
-    checks = Checks(before.get("checks", {}))
-    store.manifest = {**facts(composed, task, plan), "started": before.get("started", now())}
+    growth = Growth.of(composed.run, there(store.folder, store.tag))
+    whole = composed.grown(growth.whole)
+    about = {"schema": SCHEMA, "tag": store.tag, **facts(whole, task, plan), **machine(task.device)}
+    told = Several(show, beat)
+    journal = Journal(store, whole.config, about, Checks(), told)
+    journal.checks.passed.update(journal.before.get("checks", {}))
     show.say(
-        f"{composed.name}: {store.manifest['method']} on {store.manifest['dataset']}, {task.describe()}, "
+        f"{composed.name}: {about['method']} on {about['dataset']}, {task.describe()}, "
         f"seeds {task.seeds[0]}..{task.seeds[-1]}, {plan.steps} steps a round, "
-        f"replicates {store.manifest['engine']}, {store.manifest['device']}\n"
-        f"results go to {store.folder}"
+        f"replicates {about['engine']}, {about['device']}\nresults go to {store.folder}"
     )
     if composed.dropped:
         show.say(f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}")
+    for note in composed.run.method.notes(task.layers):
+        show.say(note)
+    if warning := other_threads(journal.before, about, task):
+        show.say(warning)
     try:
-        with show, mirroring(composed, store.folder, show) as mirrors:
-            play(composed.run, task, plan, store, checks, Several(show, beat, *mirrors))
+        with show, mirroring(composed, store.folder, show) as mirrors, journal:
+            told.shows += mirrors
+            play(growth, task, plan, journal)
     except (Interrupted, KeyboardInterrupt):
-        seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
-        store.publish("interrupted", checks=dict(checks.passed), seconds=seconds)
         raise Interrupted(
             f"stopped; everything so far is in {store.folder}, the same command continues"
         ) from None
-    if store.trained_now or before.get("status") != "complete":
-        seconds = round(before.get("seconds", 0) + time.perf_counter() - began, 1)
-        store.publish("complete", checks=dict(checks.passed), finished=now(), seconds=seconds)
-    else:
-        show.say(f"{store.folder} was complete already; nothing was trained")
-    for damaged in store.damaged:
-        show.say(f"{damaged} was damaged and has been trained again")
+    for line in outcome(growth, journal):
+        show.say(line)
+
+
+def outcome(growth: Growth, journal: Journal) -> Iterator[str]:
+    """What is to be said of a run that has come to its end."""
+    store = journal.store
+    if journal.ended:
+        yield journal.ended
+    if growth.kept:
+        yield f"{store.folder} has more than was asked for, which is kept: {', '.join(growth.kept)}"
+    for place in store.damaged:
+        done = "written" if place.startswith("weights/") else "trained"
+        yield f"{store.folder / place} was damaged and has been {done} again: {store.damaged[place]}"
+    for name in journal.mended:
+        yield f"{store.folder / name} was not what its rounds say and has been made again from them"
+    if journal.unchanged:
+        yield f"{store.folder} was complete already; nothing was trained"
+
+
+def other_threads(before: Mapping[str, Any], about: Mapping[str, Any], task: Task) -> str:
+    """A word where a run goes on with another number of threads, and its network's last bits depend on it."""
+    was, now = before.get("threads"), about["threads"]
+    dense = {"dense", "output"} >= set(task.layers.kinds.values())
+    if was in (None, now) or dense:
+        return ""
+    return (
+        f"this run began with {was} thread{'s' * (was > 1)} and goes on with {now}: sums of convolutions are taken "
+        f"in another order, so that the last bits may differ; OMP_NUM_THREADS={was} keeps them"
+    )
 
 
 @contextmanager
@@ -157,8 +168,7 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
         "goal": {"name": "classification", **task.goal.described()},
         "fingerprint": task.data.fingerprint,
         "examples": {name: len(split) for name, split in splits.items()},
-        "engine": choose(task.network(), plan).name,
-        **machine(task.device),
+        "engine": choose(task, Round(0, task.dense(), plan)).name,
     }
 
 
@@ -184,106 +194,3 @@ def stopping() -> Iterator:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def launch(args: list[str]) -> None:
-    """Run one experiment: compose and check first, so that the messages are ours, then let Hydra call back."""
-    overrides, flags = split(args)
-    check_flags(flags)
-    if {"-m", "--multirun"} & set(flags) or any(
-        o.startswith(("launcher=", "hydra.mode=")) for o in overrides
-    ):
-        raise UserError(
-            "`ltx run` trains one experiment here; `ltx sweep` launches several, here or elsewhere"
-        )
-    compose(overrides, *extra_dirs(flags)[:1])
-    failure: list[BaseException] = []
-
-    def alone(config: DictConfig) -> None:
-        try:
-            finish(execute(Composed.of(config, HydraConfig.get().runtime.choices)))
-        except (UserError, Interrupted) as error:  # Hydra would print its own line before ours
-            failure.append(error)
-
-    through_hydra(alone, overrides, flags)
-    if failure:
-        raise failure[0]
-
-
-def job(config: DictConfig) -> float:
-    """One job of a sweep, and its objective; of module level, for launchers send it elsewhere by its name."""
-    runtime = HydraConfig.get().runtime
-    os.chdir(runtime.cwd)  # a Ray cluster's workers begin where the cluster was started
-    composed = Composed.of(config, runtime.choices)
-    return objective(execute(composed, logged=True), composed.run.objective)
-
-
-def through_hydra(task: Callable[[DictConfig], Any], overrides: list[str], flags: list[str]) -> None:
-    """Hand over to Hydra, which reads its arguments from sys.argv and calls `task`."""
-    arguments, sys.argv = sys.argv, ["ltx", *overrides, *flags]
-    try:
-        register(overrides)
-        hydra.main(version_base="1.3", config_path=config_dir(), config_name="ltx")(task)()
-    finally:
-        sys.argv = arguments
-
-
-def finish(folder: Path) -> None:
-    """Draw the run's figures and print its table."""
-    from ltx import report
-    from ltx.report.sizes import said
-
-    found = report.compare([folder])
-    report.write(found)
-    report.print_tables(found, Console(), ["means"])
-    if sentence := said(folder):
-        print(sentence)
-    print(f"figures and tables: {folder}")
-
-
-def split(args: list[str]) -> tuple[list[str], list[str]]:
-    """Overrides and Hydra's flags apart: argparse takes positional arguments in one stretch only."""
-    overrides: list[str] = []
-    flags: list[str] = []
-    for before, word in zip(["", *args], args, strict=False):
-        value = before in WITH_VALUE or (before == "--info" and "=" not in word)
-        (flags if word.startswith("-") or value else overrides).append(word)
-    return overrides, flags
-
-
-def check_flags(flags: list[str]) -> None:
-    """Refuse flags that Hydra does not have; raises UserError."""
-
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; `ltx run --hydra-help` lists Hydra's flags")
-
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    if strange := parser.parse_known_args(flags)[1]:
-        refuse(f"unknown flag {strange[0]}")
-
-
-def extra_dirs(flags: list[str]) -> list[str]:
-    """The folder that -cd or --config-dir names, if any."""
-    named = [b for a, b in pairwise(flags) if a in ("-cd", "--config-dir")]
-    return named + [f.partition("=")[2] for f in flags if f.startswith("--config-dir=")]
-
-
-def completions(words: list[str], incomplete: str) -> list[str]:
-    """Hydra's own completions of a half-typed override; bash hands `config=m` over as three words."""
-    words, head = list(words), ""
-    if words[-1:] == ["="]:  # config = m<TAB>
-        words, head = words[:-2], words[-2] + "="
-    elif words and "=" not in words[-1] and words[-1][0] not in "-~":  # config =<TAB>
-        head = words.pop() + "="
-    joined: list[str] = []
-    for word in words:
-        if word == "=" or (joined and joined[-1].endswith("=")):
-            joined[-1] += word
-        else:
-            joined.append(word)
-    register()
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=config_dir()):
-        loader = GlobalHydra.instance().config_loader()
-        found = DefaultCompletionPlugin(loader)._query("ltx", " ".join([*joined, head + incomplete]))
-    return [word.removeprefix(head) for word in found]

@@ -14,7 +14,7 @@ from ltx.core.ticket import Round, Trained, Tree
 from ltx.pruning.masks import emptied
 
 if TYPE_CHECKING:
-    from ltx.experiment.loop import Show
+    from ltx.experiment.journal import Show
 
 REFRESH_SECONDS = 0.25
 
@@ -23,7 +23,7 @@ class Several:
     """Tells several at once."""
 
     def __init__(self, *shows: Show) -> None:
-        self.shows = shows
+        self.shows = list(shows)
 
     def begin(self, task: Task, round: Round) -> None:
         for show in self.shows:

@@ -1,280 +1,378 @@
-"""A run's folder: atomic, locked, checksummed. Nothing but tensors is ever loaded from it."""
+"""The rounds of a run, each in its own place: atomic, locked, and known by what they were made from."""
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
-import platform
+import os
 import shutil
-import subprocess
-import time
-from collections.abc import Iterable
-from contextlib import suppress
-from datetime import UTC, datetime
-from io import StringIO
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
 
-from ltx import __version__
-from ltx.core.goal import Goal
+from ltx.core import sealed
 from ltx.core.task import Task
-from ltx.core.ticket import OWN, Curve, Round, Ticket, Trained, Tree, digest, unmeasured
-from ltx.engine.train import below
-from ltx.errors import Busy, Damaged, Interrupted, UserError
-from ltx.experiment import cost, overlap, sizes
-from ltx.files import fit, read_bytes, read_json, write
-from ltx.schema import MANIFEST
+from ltx.core.ticket import Curve, Round, Ticket, Trained, Tree, below, digest
+from ltx.errors import Busy, Damaged, UserError
+from ltx.experiment.checkpoint import CHECKPOINT_SECONDS, Checkpoint
+from ltx.files import below as parts
+from ltx.files import left_over
+from ltx.pruning.masks import packed, unpacked
 
-CHECKPOINT_SECONDS = 60.0
-"""A kill costs at most this much training, unless a run says otherwise."""
-REFRESH_SECONDS = 5.0
-"""How far the tables of a running run may lag behind its finished rounds."""
-
-FOUND = (
-    "config method role draw level seed density weights_remaining early_stop_step early_stop_val_loss".split()
-)
-SPENT = "steps seconds diverged".split()
-LARGEST_TREE = 64 << 30
-"""Bytes of a file of tensors: more is not read."""
-
-LAYERS = "role draw level seed layer kind size kept".split()
-MASKS = [*"role draw level seed layer".split(), *overlap.COLUMNS]
-COSTS = [*"role draw level seed".split(), *cost.COLUMNS]
-SIZE = [*"role draw level seed".split(), *sizes.COLUMNS]
-CHANNELS = "role draw level seed group channels kept".split()
+ASIDE = ".aside"
+"""Where rounds wait that made room for another: a run that grows may ask for them at another level."""
 
 
-def read(path: Path, device: torch.device | str = "cpu") -> tuple[Tree, dict[str, str]] | None:
-    """Tensors and header of a file that `save` wrote; None if it is missing, cut short or altered."""
-    try:
-        content = read_bytes(path, LARGEST_TREE)
-        tree, header = from_bytes(content), metadata(content)
-    except (FileNotFoundError, Damaged, SafetensorError, ValueError):
-        return None
-    if header.get("sha256") != digest(tree):
-        return None
-    return {key: tensor.to(device) for key, tensor in tree.items()}, header
-
-
-def metadata(content: bytes) -> dict[str, str]:
-    """The header of a safetensors file: its length in eight bytes, then JSON. Raises ValueError."""
-    length = int.from_bytes(content[:8], "little")
-    about = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    fit(about, {str: str})
-    return about
-
-
-def save(path: Path, tree: Tree, **header: object) -> None:
-    """Write tensors with a header that says what they are and carries their checksum."""
-    tree = {key: tensor.detach().cpu().contiguous() for key, tensor in tree.items()}
-    about = {"ltx": __version__, **{key: str(value) for key, value in header.items()}}
-    write(path, to_bytes(tree, about | {"sha256": digest(tree)}))
+class Another(Exception):
+    """A sound round of this run, but not the one that was asked for here."""
 
 
 class Store:
-    """The folder of one run, held by one process at a time."""
+    """The folder of one run, held by one process at a time.
+
+    A round counts in its own place only, and only if its files say that they were made from what is asked: the
+    run's tag, role, draw, level, start, seeds, and the question (see `question`).
+    """
 
     def __init__(
         self,
         folder: Path,
         task: Task,
-        config: str,
-        method: str,
-        stop: Any = None,
+        tag: str,
+        about: Mapping[str, Any],  # what every ticket's file says of the run besides
+        stop: Callable[[], bool] | None = None,
         every: float = CHECKPOINT_SECONDS,  # between two checkpoints within a round
         patience: float = 0.0,  # seconds to wait for another process that holds the folder
     ) -> None:
-        self.folder, self.task, self.config, self.method = folder, task, config, method
+        self.folder, self.task, self.tag, self.about = folder, task, tag, about
         self.stop, self.every, self.patience = stop or (lambda: False), every, patience
-        self.manifest: dict[str, Any] = {}
-        self.columns = {
-            "levels": levels_columns(task.goal),
-            "curves": curves_columns(task.goal),
-            "layers": LAYERS,
-            "masks": MASKS,
-            "costs": COSTS,
-            "size": SIZE,
-            "channels": CHANNELS,
-        }
-        self.rows: dict[str, list[tuple]] = {name: [] for name in self.columns}
-        self.ledger, self.sizes = cost.Ledger(task), sizes.Sizes(task)
         self.lock = FileLock(folder / ".lock")
-        self.damaged: list[str] = []
+        self.damaged: dict[str, str] = {}  # why, by the folder of the round
+        self.files: dict[str, str] = {}  # SHA-256 of every sound file, by its path within the folder
+        self.commits: dict[str, None] = {}  # that trained the rounds
         self.trained_now = 0
-        self.published = -REFRESH_SECONDS
+        self._known: list[tuple[Tree, str]] = []  # digests of trees that are asked for again and again
+        self._index: dict[str, list[Path]] | None = None
+
+    # -- the folder -------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            lock = self.folder / ".lock"
+            if lock.is_dir() and not lock.is_symlink():
+                lock.rmdir()
             self.lock.acquire(timeout=self.patience)
+            self.inode = lock.stat().st_ino
+            for file in left_over(self.folder):
+                file.unlink(missing_ok=True)
         except Timeout:
             raise Busy(f"{self.folder} is in use by another ltx process; wait for it or stop it") from None
         except OSError as error:
             raise UserError(
                 f"cannot write to {self.folder}: {error.strerror}; choose another out=DIR"
             ) from error
-        with suppress(Damaged):  # it is only written again
-            self.manifest = read_json(self.folder / "manifest.json", MANIFEST)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.lock.release()
 
-    # -- rounds -----------------------------------------------------------------------------------------------
+    def demand_lock(self) -> None:
+        """Raise Busy if the lock was deleted and another process may hold the folder."""
+        lock = self.folder / ".lock"
+        if not lock.exists():  # deleted by hand: whoever makes it anew holds the folder
+            self.lock = FileLock(lock)
+            try:
+                self.lock.acquire(timeout=0)
+            except Timeout:
+                raise Busy(f"{lock} was deleted, and another process has the folder now") from None
+            self.inode = lock.stat().st_ino
+        elif lock.stat().st_ino != self.inode:
+            raise Busy(f"{lock} was deleted, and another process has the folder now; this one writes no more")
 
-    def load(self, round: Round) -> Trained | None:
-        """The outcome of a round that was trained before from the same ticket; None if it must be trained."""
-        folder = self._folder(round)
-        ticket, trained = read(folder / "ticket.safetensors"), read(folder / "trained.safetensors")
-        if ticket is None or trained is None:
-            if (folder / "trained.safetensors").exists():
-                self.damaged.append(str(folder))
-            return None
-        if ticket[1].get("ticket") != identity(round.ticket):
-            return None
-        return unflatten(trained[0], self.task.device)
+    # -- what a round is --------------------------------------------------------------------------------------
 
-    def save(self, round: Round, trained: Trained) -> Trained:
-        folder = self._folder(round)
-        about = {
-            "config": self.config,
-            "method": self.method,
+    def header(self, round: Round) -> dict[str, Any]:
+        """Where a round belongs, and the question that it answers: the same in all its files."""
+        return {
+            "tag": self.tag,
             "role": round.role,
             "draw": round.draw,
             "level": round.level,
-            "start": round.start,
-            "seeds": json.dumps(self.task.seeds),
-            "ticket": identity(round.ticket),
+            "start": list(round.starts) or round.start,
+            "seeds": list(self.task.seeds),
+            "ticket": identity(self.digest(round.ticket.weights), round.ticket.mask),
+            "question": self.question(round),
         }
-        if trainer := self.manifest.get("commit"):
-            about["commit"] = trainer
-        ticket = {f"mask/{name}": alive for name, alive in round.ticket.mask.items()}
-        ticket |= {f"weights/{name}": tensor for name, tensor in round.ticket.weights.items()}
-        save(folder / "ticket.safetensors", ticket, **about)
-        save(folder / "trained.safetensors", flatten(trained), **about)
-        shutil.rmtree(folder / "progress", ignore_errors=True)
-        self.trained_now += 1
-        return trained
 
-    def checkpoint(self, round: Round) -> Progress:
-        path = self._folder(round) / "progress" / "state.safetensors"
-        return Progress(path, identity(round.ticket), self.stop, self.every)
+    def question(self, round: Round) -> str:
+        """All that decides what comes of a round: two of one question have the same outcome, at any level."""
+        asked = {
+            "tag": self.tag,
+            "role": round.role,
+            "draw": round.draw,
+            "start": list(round.starts) or round.start,
+            "keep": round.keep,
+            "of": round.of,
+            "patience": round.patience,
+            "warm": digest(round.warm),
+            "seeds": self.task.seeds,
+            "ticket": identity(self.digest(round.ticket.weights), round.ticket.mask),
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
-    def _folder(self, round: Round) -> Path:
+    def digest(self, tree: Tree) -> str:
+        """The tree's digest, found once: rewind weights are those of every level."""
+        for known, sha in self._known:
+            if known is tree:
+                return sha
+        self._known = [(tree, digest(tree)), *self._known[:3]]
+        return self._known[0][1]
+
+    def place(self, round: Round) -> Path:
         return self.folder / f"level_{round.level:02d}" / round.name
 
-    # -- tables -----------------------------------------------------------------------------------------------
+    # -- loading ----------------------------------------------------------------------------------------------
 
-    def record(self, round: Round, trained: Trained) -> None:
-        """Note a round's rows; they reach the disk with `publish`."""
-        alive, kept = self.task.alive(round.ticket).tolist(), round.ticket.kept()
-        curve = trained.curve
-        best, last, measured = curve.early_stop(), curve.last(), curve.measured()
-        described = overlap.described(round.ticket.mask, ~trained.diverged)
-        costs, small = self.ledger.rows(round, trained), self.sizes.rows(trained)
-        further = [curve.further[f"test_{name}"] for name in self.task.goal.further]
-        tree = curve.tree()
-        values = [tree[key] for key in measured_keys(self.task.goal)]
-        for r, seed in enumerate(self.task.seeds):
-            key, at = (round.role, round.draw, round.level, seed), int(best[r])
-            outcome = (
-                alive[r] / self.task.layers.total,
-                alive[r],
-                int(curve.step[at]),
-                number(curve.val_loss[r, at]),
-                number(curve.test_measure[r, at]),
-                number(curve.test_measure[r, last[r]]),
-                number(trained.train_measure[r]),
-                int(trained.steps[r]),
-                round_seconds(trained.seconds / self.task.replicates),
-                int(trained.diverged[r]),
-                *(number(value[r, e]) for value in further for e in (at, last[r])),
-            )
-            self.rows["levels"].append((self.config, self.method, *key, *outcome))
-            for e, step in enumerate(curve.step.tolist()):
-                if not measured[r, e]:
-                    continue
-                self.rows["curves"].append((*key, step, *(number(value[r, e]) for value in values)))
-            for layer, size in self.task.layers.sizes.items():
-                count = int(kept[layer][r]) if layer in kept else size
-                self.rows["layers"].append((*key, layer, self.task.layers.kinds[layer], size, count))
-            for layer, facts in described.items():
-                self.rows["masks"].append((*key, layer, *facts[r]))
-            self.rows["costs"].append((*key, *costs[r]))
-            self.rows["size"].append((*key, *small[r]))
-            for group, stay in round.channels.items():
-                self.rows["channels"].append((*key, group, stay.shape[1], int(stay[r].sum())))
+    def load(self, round: Round) -> Trained | None:
+        """The outcome of a round that was trained before from the same question; None if it must be trained."""
+        place = self.place(round)
+        try:
+            trained = self._read(place, round)
+        except FileNotFoundError as missing:
+            if any((place / file).exists() for file in ("ticket.safetensors", "trained.safetensors")):
+                self.damaged.setdefault(self._name(place), f"{missing.filename} is missing")
+        except Damaged as error:
+            self.damaged.setdefault(self._name(place), str(error))
+        except Another:
+            self._set_aside(place)
+        else:
+            remove(place / "progress")
+            return trained
+        return self._found_elsewhere(round)
 
-    def refresh(self, **facts: object) -> None:
-        """Publish now and then, so that others can see how far a run is; not after every short round."""
-        if time.monotonic() - self.published > REFRESH_SECONDS:
-            self.publish("running", **facts)
-
-    def note(self, tables: dict[str, tuple[list[str], list[tuple]]]) -> None:
-        """Add rows to tables of a method's own, as columns and rows by name."""
-        for name, (columns, rows) in tables.items():
-            self.columns[name] = columns
-            self.rows.setdefault(name, []).extend(rows)
-
-    def publish(self, status: str, **facts: object) -> None:
-        """Write tables and manifest as they stand."""
-        self.published = time.monotonic()
-        for name, columns in self.columns.items():
-            if self.rows[name]:
-                write(self.folder / f"{name}.csv", table(columns, self.rows[name]))
-        headers = {f: header(f) for f in sorted(self.folder.glob("level_*/*/*.safetensors"))}
-        self.manifest |= {"status": status, "updated": now(), **facts}
-        # `commit` is the code that publishes; whoever continues or redraws a run did not train all of it.
-        self.manifest["trained_by"] = list(
-            dict.fromkeys(h["commit"] for h in headers.values() if "commit" in h)
+    def _read(self, place: Path, round: Round) -> Trained:
+        """The round in a place; raises FileNotFoundError, Damaged, Another or Outdated."""
+        ticket, trained = (
+            sealed.read(place / f"{kind}.safetensors", self.folder) for kind in ("ticket", "trained")
         )
-        self.manifest["files"] = {
-            str(f.relative_to(self.folder)): h.get("sha256", "") for f, h in headers.items()
+        mine = self.header(round)
+        varying = ("question", "ticket")
+        fixed = {key: value for key, value in mine.items() if key not in varying}
+        for kind, file in {"ticket": ticket, "trained": trained}.items():
+            sealed.demand_place(place / f"{kind}.safetensors", file.header, {**fixed, "kind": kind})
+        of_one = {key: ticket.header.get(key) for key in varying}
+        sealed.demand_place(place / "trained.safetensors", trained.header, of_one)
+        if ticket.header["question"] != mine["question"]:
+            raise Another
+        if digest(ticket.tree) != mask_digest(round.ticket.mask):
+            raise Damaged(place / "ticket.safetensors", "its mask is another than its header says")
+        self.keep(round.ticket.weights)
+        outcome = self._unflatten(place / "trained.safetensors", trained, round)
+        for kind, file in {"ticket": ticket, "trained": trained}.items():
+            self.files[f"{self._name(place)}/{kind}.safetensors"] = file.sha256
+        if commit := trained.header.get("commit"):
+            self.commits[commit] = None
+        return outcome
+
+    def _unflatten(self, path: Path, file: sealed.Sealed, round: Round) -> Trained:
+        try:
+            at = {int(step): self.kept(sha) for step, sha in file.header["at"].items()}
+            trained = unflatten(file.tree, at, round.ticket.mask, self.task.device)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Damaged(path, f"it lacks {error}") from error
+        shapes = {name: tensor.shape for name, tensor in round.ticket.weights.items()}
+        if {name: tensor.shape for name, tensor in trained.final.items()} != shapes:
+            raise Damaged(path, "its weights are of another network")
+        return trained
+
+    def _found_elsewhere(self, round: Round) -> Trained | None:
+        """The same question's outcome from another level's place, moved to its own."""
+        for place in self._places().get(self.question(round), []):
+            try:
+                level = sealed.read_header(place / "trained.safetensors", self.folder)["level"]
+                trained = self._read(place, replace(round, level=level))
+            except (FileNotFoundError, Damaged, Another, sealed.Outdated, KeyError):
+                continue
+            self._write(round, trained)
+            return trained
+        return None
+
+    def _places(self) -> dict[str, list[Path]]:
+        """Where rounds lie, by their question, as they say themselves."""
+        if self._index is None:
+            self._index = {}
+            for file in [
+                *self.folder.glob("level_*/*/trained.safetensors"),
+                *self.folder.glob(f"{ASIDE}/*/trained.*"),
+            ]:
+                try:
+                    question = sealed.read_header(file, self.folder).get("question", "")
+                except (FileNotFoundError, Damaged, sealed.Outdated):
+                    continue
+                self._index.setdefault(str(question), []).append(file.parent)
+        return self._index
+
+    def _set_aside(self, place: Path) -> None:
+        """Make room for another round without losing the one that is there."""
+        question = str(sealed.read_header(place / "trained.safetensors", self.folder).get("question"))
+        aside = self.folder / ASIDE / question
+        clear(aside, self.folder)
+        remove(aside)
+        aside.parent.mkdir(exist_ok=True)
+        os.replace(place, aside)
+        if self._index is not None:
+            self._index.setdefault(question, []).insert(0, aside)
+
+    # -- saving -----------------------------------------------------------------------------------------------
+
+    def save(self, round: Round, trained: Trained) -> None:
+        """Keep a round that was trained just now."""
+        if commit := self.about.get("commit"):
+            self.commits[commit] = None
+        self._write(round, trained)
+        self.trained_now += 1
+
+    def _write(self, round: Round, trained: Trained) -> None:
+        self.demand_lock()
+        place, header = self.place(round), self.header(round)
+        clear(place, self.folder)
+        at = {str(step): self.keep(tree) for step, tree in trained.at.items()}
+        trainer = {"commit": self.about.get("commit"), "threads": self.about.get("threads")}
+        mine = {
+            **self.about,
+            "weights": self.keep(round.ticket.weights),
+            "layers": layer_table(self.task, round.ticket),
+            "density": (self.task.alive(round.ticket) / self.task.layers.total).tolist(),
+            "of": list(round.of),
         }
-        write(self.folder / "manifest.json", json.dumps(self.manifest, indent=2).encode())
+        self._save(place / "ticket.safetensors", bits(round.ticket.mask), mine | header | {"kind": "ticket"})
+        self._save(
+            place / "trained.safetensors",
+            flatten(trained, round.ticket.mask),
+            {**trainer, **header, "kind": "trained", "at": at},
+        )
+        remove(place / "progress")
+
+    def _save(self, path: Path, tree: Tree, header: Mapping[str, Any]) -> None:
+        clear(path, self.folder)
+        if path.is_dir():
+            remove(path)
+        self.files[self._name(path)] = sealed.save(path, tree, header, self.folder)
+
+    def checkpoint(self, round: Round) -> Checkpoint:
+        """Where the round is kept while it is half trained."""
+        folder = self.place(round) / "progress"
+        clear(folder, self.folder)
+        return Checkpoint(
+            folder / "state.safetensors", self.header(round), self.stop, self.every, self.folder
+        )
+
+    # -- weights, each set once -------------------------------------------------------------------------------
+
+    def keep(self, weights: Tree) -> str:
+        """Keep weights under their digest, once for all rounds that begin with them or pass through them."""
+        sha = self.digest(weights)
+        path = self.folder / "weights" / f"{sha}.safetensors"
+        if self._name(path) not in self.files:
+            try:
+                self.kept(sha)
+            except FileNotFoundError:
+                self._save(path, weights, {"kind": "weights", "tag": self.tag, "weights": sha})
+            except Damaged as error:
+                self.damaged.setdefault(self._name(path), str(error))
+                self._save(path, weights, {"kind": "weights", "tag": self.tag, "weights": sha})
+        return sha
+
+    def kept(self, sha: str) -> Tree:
+        """Weights by their digest; raises FileNotFoundError or Damaged."""
+        path = self.folder / "weights" / f"{sha}.safetensors"
+        found = sealed.read(path, self.folder)
+        sealed.demand_place(path, found.header, {"kind": "weights", "weights": sha})
+        if digest(found.tree) != sha:
+            raise Damaged(path, "its weights are others than its name says")
+        self.files[self._name(path)] = found.sha256
+        return {name: tensor.to(self.task.device) for name, tensor in found.tree.items()}
+
+    # -- tidying ----------------------------------------------------------------------------------------------
+
+    def tidy(self) -> None:
+        """Remove what no round of the complete run needs: rounds set aside, weights that nothing begins with."""
+        remove(self.folder / ASIDE)
+        for file in (self.folder / "weights").glob("*.safetensors"):
+            if self._name(file) not in self.files:
+                file.unlink()
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
 
-class Progress:
-    """The half-trained state of one round, saved every so often and when the run is asked to stop."""
-
-    def __init__(self, path: Path, ticket: str, stop: Any, every: float = CHECKPOINT_SECONDS) -> None:
-        self.path, self.ticket, self.stop, self.every = path, ticket, stop, every
-        self.saved = time.monotonic()
-
-    def load(self) -> Tree | None:
-        found = read(self.path)
-        return found[0] if found and found[1].get("ticket") == self.ticket else None
-
-    def part(self, r: int) -> Progress:
-        """The same for one replicate of the round."""
-        return Progress(self.path.with_name(f"state_{r}.safetensors"), self.ticket, self.stop, self.every)
-
-    def due(self) -> bool:
-        return self.stop() or time.monotonic() - self.saved > self.every
-
-    def save(self, state: Tree) -> None:
-        save(self.path, state, ticket=self.ticket)
-        self.saved = time.monotonic()
-        if self.stop():
-            raise Interrupted
+def clear(path: Path, root: Path) -> None:
+    """Remove what stands in the way of a folder: links, and files where folders belong. Nothing is followed."""
+    for part in parts(path, root):
+        if part.is_symlink() or (part != path and part.exists() and not part.is_dir()):
+            part.unlink()
 
 
-def identity(ticket: Ticket) -> str:
-    """What makes two tickets the same: every weight and every bit of the mask."""
-    return digest(ticket.weights | {f"mask/{name}": alive for name, alive in ticket.mask.items()})
+def remove(folder: Path) -> None:
+    """Remove a folder of ours, if it is there, with all that is in it; a link alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def flatten(trained: Trained) -> Tree:
-    """A Trained as one flat tree of tensors."""
+def bits(mask: Tree) -> Tree:
+    """Masks [R, *shape] as bits, [R, bytes] uint8."""
+    return {f"mask/{name}": packed(alive.flatten(1).cpu()) for name, alive in mask.items()}
+
+
+def identity(weights: str, mask: Tree) -> str:
+    """What makes two tickets the same: every weight (by their digest) and every bit of the mask."""
+    return hashlib.sha256(f"{weights}{mask_digest(mask)}".encode()).hexdigest()
+
+
+def ticket_identity(ticket: Ticket) -> str:
+    """The same, of a whole ticket."""
+    return identity(digest(ticket.weights), ticket.mask)
+
+
+def mask_digest(mask: Tree) -> str:
+    """The digest of masks as they are stored."""
+    return digest(bits(mask))
+
+
+def layer_table(task: Task, ticket: Ticket) -> dict[str, Any]:
+    """Shape and kind of every layer's weights, and whether they may be pruned."""
+    layers = task.layers
     return {
+        name: {
+            "shape": list(ticket.weights[name].shape[1:]),
+            "kind": layers.kinds[name],
+            "prunable": name in layers.prunable,
+        }
+        for name in layers.sizes
+    }
+
+
+def flatten(trained: Trained, mask: Tree) -> Tree:
+    """A Trained as one flat tree of tensors, without the weights `at` steps on the way.
+
+    Its mask is in it only if it is not the ticket's: if training has changed it.
+    """
+    own = (
+        {}
+        if all(torch.equal(alive, trained.mask[name]) for name, alive in mask.items())
+        else bits(trained.mask)
+    )
+    return {
+        **own,
+        **{f"optimizer/{key}": tensor for key, tensor in trained.optimizer.items()},
         **{f"final/{name}": tensor for name, tensor in trained.final.items()},
-        **{f"at/{step}/{name}": t for step, tree in trained.at.items() for name, t in tree.items()},
         **{f"curve/{key}": value for key, value in trained.curve.tree().items()},
         **{f"memo/{name}": tensor for name, tensor in trained.memo.items()},
         "train_measure": trained.train_measure,
@@ -285,13 +383,15 @@ def flatten(trained: Trained) -> Tree:
     }
 
 
-def unflatten(tree: Tree, device: torch.device) -> Trained:
+def unflatten(tree: Tree, at: dict[int, Tree], mask: Tree, device: torch.device) -> Trained:
     """The Trained that `flatten` took apart, weights on the device and measurements on the CPU."""
-    at: dict[int, Tree] = {}
-    for key, tensor in below(tree, "at/").items():
-        step, name = key.split("/", 1)
-        at.setdefault(int(step), {})[name] = tensor.to(device)
+    own = {
+        name: unpacked(part, mask[name][0].numel()).view_as(mask[name])
+        for name, part in below(tree, "mask/").items()
+    }
     return Trained(
+        mask={name: alive.to(device) for name, alive in own.items()} or mask,
+        optimizer={key: tensor.to(device) for key, tensor in below(tree, "optimizer/").items()},
         final={name: tensor.to(device) for name, tensor in below(tree, "final/").items()},
         at=at,
         curve=Curve.of(below(tree, "curve/")),
@@ -299,92 +399,6 @@ def unflatten(tree: Tree, device: torch.device) -> Trained:
         diverged=tree["diverged"],
         steps=tree["steps"],
         seconds=float(tree["seconds"]),
-        joules=tree.get("joules", unmeasured()),  # runs from before energy was measured have none
+        joules=tree["joules"],
         memo=below(tree, "memo/"),
     )
-
-
-def levels_columns(goal: Goal) -> list[str]:
-    """Of levels.csv: the goal names what was measured; its further measures come last."""
-    measure, moments = goal.measure, ("early_stop", "final")
-    own = [f"early_stop_test_{measure}", f"final_test_{measure}", f"final_train_{measure}"]
-    further = [f"{moment}_test_{name}" for name in goal.further for moment in moments]
-    return [*FOUND, *own, *SPENT, *further]
-
-
-def curves_columns(goal: Goal) -> list[str]:
-    """Of curves.csv, in a curve's own order."""
-    return ["role", "draw", "level", "seed", "step", *map(goal.column, measured_keys(goal))]
-
-
-def measured_keys(goal: Goal) -> list[str]:
-    """What a curve holds besides its steps, in the order of curves.csv."""
-    return [*OWN[1:], *(f"{split}_{name}" for split in ("val", "test") for name in goal.further)]
-
-
-def number(value: torch.Tensor) -> float:
-    """A float32 in its shortest decimal form that reads back to the same bits."""
-    return float(str(value.numpy().astype("float32")))
-
-
-def round_seconds(seconds: float) -> float:
-    return float(f"{seconds:.3f}")
-
-
-def table(columns: Iterable[str], rows: Iterable[tuple]) -> bytes:
-    """CSV text; a NaN is an empty cell."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([["" if cell != cell else cell for cell in row] for row in rows])
-    return text.getvalue().encode()
-
-
-def header(path: Path) -> dict[str, str]:
-    """What a file says about itself; nothing if it is damaged: its round will be trained again."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError):
-        return {}
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What a reader needs to know about where numbers came from; nothing that names the machine or its user."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    return {
-        "device": f"{device.type}: {name}",
-        "threads": torch.get_num_threads(),
-        "versions": {"ltx": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "commit": commit(),
-    }
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def commit() -> str | None:
-    """The git commit of the code, with a + if it was changed since; None outside a checkout."""
-    here = Path(__file__).parent.parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        if not (here.parent / ".git").exists():
-            return None
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "--", "ltx") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None

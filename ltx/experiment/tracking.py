@@ -27,7 +27,7 @@ from ltx.files import read_json, write
 from ltx.plugins import told
 
 if TYPE_CHECKING:
-    from ltx.config.compose import Composed
+    from ltx.config.identity import Composed
     from ltx.experiment.progress import Progress
 
 PATIENCE_SECONDS = 60.0

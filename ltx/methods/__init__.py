@@ -7,6 +7,7 @@ from ltx.methods.criterion import Criterion
 from ltx.methods.early_bird import EarlyBird
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.retrain import FineTune, LRRewind
+from ltx.methods.transplant import Transplant
 
 METHODS: dict[str, type[Method]] = {
     "imp": IMP,
@@ -24,4 +25,5 @@ METHODS: dict[str, type[Method]] = {
     "channel_oneshot": ChannelOneShot,
     "channel_random": ChannelRandom,
     "channel_snip": ChannelSNIP,
+    "transplant": Transplant,
 }

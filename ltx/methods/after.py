@@ -8,7 +8,7 @@ from itertools import pairwise
 from ltx.core.recipe import STEPS, Plan, in_steps
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Tree
-from ltx.errors import UserError, demand
+from ltx.errors import NothingLeft, UserError, demand
 from ltx.knobs import at_least, between, knob, one_of
 from ltx.methods.base import Method
 from ltx.pruning import masks
@@ -103,8 +103,8 @@ class AfterTraining(Method):
             return masks.by_layer(scores, mask, kept)
         mask = masks.globally(scores, mask, kept[""])
         if empty := masks.emptied(mask):
-            raise UserError(
-                f"level {level} emptied layer {empty[0]}: the network no longer connects; "
-                f"stop at method.levels={level - 1}, or prune with method.scope=layer"
+            raise NothingLeft(
+                f"level {level} would empty {empty[0]}, and the network would no longer connect: "
+                f"the run ends with level {level - 1}"
             )
         return mask

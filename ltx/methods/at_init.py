@@ -60,7 +60,7 @@ class AtInit(Method):
         for level, density in enumerate(self.densities, start=1):
             ticket, kept = dense.masked(self.mask(task, dense, density)), {"": round(total * density)}
             inverse = partial(self.mask, task, dense, density, invert=True)  # scored only if a control asks
-            yield Round(level, ticket, plan, kept=kept, found_by={}, inverse=inverse)
+            yield Round(level, ticket, plan, of=(density,), kept=kept, found_by={}, inverse=inverse)
 
     def mask(self, task: Task, dense: Ticket, density: float, *, invert: bool = False) -> Tree:
         """The best weights of all layers together, as dense as asked (Tanaka et al. 2020, Algorithm 1).
@@ -125,7 +125,7 @@ class SynFlow(AtInit):
     def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
         """R = 1ᵀ(∏|θ|)1: what an image of ones gives with all parameters positive, BatchNorm evaluating."""
         network.eval()
-        ones = torch.ones_like(task.data.train.images[:1], dtype=torch.float64)
+        ones = torch.ones(1, *task.data.shape, dtype=torch.float64, device=task.device)
         positive = {name: tensor.abs() for name, tensor in weights.items()}
         return saliency(lambda w: functional_call(network, w, ones).sum(), positive, task.layers.prunable)
 
@@ -137,15 +137,14 @@ class FromData(AtInit):
     per_class: int = knob(10, at_least(1), "examples of each class to score on")
 
     def examples(self, task: Task, seed: int) -> tuple[Tensor, Tensor]:
-        """Normalised images float64 [N, C, H, W] and labels [N], drawn anew for each seed."""
-        data, labels = task.data, task.data.train.labels.cpu()
-        fewest = int(torch.bincount(labels, minlength=data.classes).min())
+        """Inputs float64 [N, *shape] and targets [N], drawn anew for each seed."""
+        data, labels = task.data, task.data.train.targets.cpu()
+        fewest = int(torch.bincount(labels, minlength=data.outputs).min())
         demand(self.per_class <= fewest, "method.per_class", self.per_class, f"some class has only {fewest}")
         order = torch.randperm(len(labels), generator=stream(seed, "examples"))
-        chosen = torch.cat([order[labels[order] == k][: self.per_class] for k in range(data.classes)])
-        some = data.train.take(chosen.to(task.device))
-        mean, std = (value.double().view(-1, 1, 1) for value in (data.mean, data.std))
-        return (some.images.double() / 255 - mean) / std, some.labels
+        chosen = torch.cat([order[labels[order] == k][: self.per_class] for k in range(data.outputs)])
+        chosen = chosen.to(task.device)
+        return data.prepare.exact(data.train.read(chosen)), data.train.targets[chosen]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,6 +40,10 @@ class Method(Knobs, ABC):
     @abstractmethod
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
         """Yield the rounds to train, one by one."""
+
+    def notes(self, layers: Layers) -> Iterable[str]:
+        """What a user must know before training begins, a line each."""
+        return ()
 
     def tables(self, task: Task, round: Round, trained: Trained) -> dict[str, Rows]:
         """What a round tells besides its accuracies, as columns and rows by csv file."""

@@ -94,6 +94,7 @@ class Channels(Method):
                 level,
                 Ticket(weights, mask(task, weights, draw.kept)),
                 plan,
+                of=(draw.ratio,),
                 starts=starts,
                 channels=draw.kept,
                 hooks=Hooks(penalty=sparsity(task, self.retrain_l1)),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from ltx.errors import UserError, demand
 from ltx.knobs import at_least, between, each, knob, one_of
 from ltx.methods.base import Rows
 from ltx.methods.channels import HOW, RETRAIN, Draws, Groups, Searched, kept, scales, sparsity
+from ltx.pruning.masks import packed, unpacked
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class EarlyBird(Searched):
         watch = Watch(groups, self, plan.steps // plan.epoch)
         hooks = Hooks(penalty=sparsity(task, self.l1), watch=watch)
         at = tuple(epoch * plan.epoch for epoch in self.at)
-        trained = yield Round(0, dense, plan, role="search", keep=at, hooks=hooks)
+        trained = yield Round(0, dense, plan, role="search", of=tuple(self.ratios), keep=at, hooks=hooks)
         if at:
             same = torch.ones(task.replicates, dtype=torch.int64)
             return [
@@ -183,16 +183,6 @@ def stable(masks: Tensor, method: EarlyBird) -> Tensor:
     if masks.shape[1] < method.window + more:
         return torch.zeros(masks.shape[0], masks.shape[2], dtype=torch.bool)
     return (measure(masks, method.window) <= method.epsilon).all(1)
-
-
-def packed(masks: Tensor) -> Tensor:
-    """Bits of a bool tensor along its last axis, uint8."""
-    return torch.from_numpy(np.packbits(masks.numpy(), axis=-1))
-
-
-def unpacked(bits: Tensor, channels: int | None = None) -> Tensor:
-    """The bool tensor that `packed` packed; without a number of channels, with zeros at its end."""
-    return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=channels)).bool()
 
 
 def round_(distance: float) -> float:

@@ -1,17 +1,20 @@
 """What is a network to ltx, and of which kind is each of its weights?"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ltx.errors import UserError
 from ltx.knobs import Knobs, above, knob
 
-Shape = tuple[int, int, int]  # channels, height, width of one image
+Shape = tuple[int, ...]  # of one input: channels, height and width of an image, columns of a table
 
 
 @dataclass(frozen=True)
@@ -22,16 +25,14 @@ class Model(Knobs, ABC):
     summary: ClassVar[str]  # one line for `ltx list`
 
     @abstractmethod
-    def build(self, shape: Shape, classes: int) -> nn.Module:
-        """A network from images [B, *shape] to logits [B, classes], freshly drawn from torch's global RNG."""
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        """A network from inputs [B, *shape] to [B, outputs], freshly drawn from torch's global RNG."""
 
     def demand(self, shape: Shape, *, least: int) -> None:
-        """Refuse images with fewer than `least` pixels a side, which the pooling would shrink to nothing."""
-        if min(shape[1:]) < least:
-            name, (channels, height, width) = type(self).__name__.lower(), shape
-            raise UserError(
-                f"model {name} needs images of at least {least}x{least}, got {channels}x{height}x{width}"
-            )
+        """Refuse what is no image, or has fewer than `least` pixels a side, which pooling would shrink to nothing."""
+        if len(shape) != 3 or min(shape[1:]) < least:
+            name, size = type(self).__name__.lower(), "x".join(map(str, shape))
+            raise UserError(f"model {name} needs images of at least {least}x{least}, got {size}")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,46 @@ class ConvNet(Model):
     def wide(self, channels: int) -> int:
         """So many channels at width 1, at this width; at least one."""
         return max(1, round(channels * self.width))
+
+
+def tensors(network: nn.Module) -> dict[str, Tensor]:
+    """All that a network's outputs depend on besides its code: its parameters and buffers, each once.
+
+    By its first name, in the order of `state_dict`: a tensor that is tied or belongs to a module used twice has
+    no second name here, and buffers that are not persistent are there like all others.
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for path, module in network.named_modules():
+        for own in (module.named_parameters, module.named_buffers):
+            for leaf, tensor in own(recurse=False, remove_duplicate=False):
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    found[f"{path}.{leaf}" if path else leaf] = tensor
+    return found
+
+
+@torch.no_grad()
+def filled(network: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
+    """The network with these values of its tensors, copied into it."""
+    for name, tensor in tensors(network).items():
+        tensor.copy_(values[name])
+    return network
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode; afterwards each module in the mode that it was in.
+
+    A module that its builder has put into evaluation mode, as a frozen BatchNorm, so stays in it for training.
+    """
+    before = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in before.items():
+            module.training = mode
 
 
 def layer_kinds(network: nn.Module) -> dict[str, str]:

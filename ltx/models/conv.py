@@ -23,23 +23,23 @@ class _Conv(ConvNet):
         "rate after each hidden dense layer; the paper's fig. 6 uses 0.5 and names no place",
     )
 
-    def build(self, shape: Shape, classes: int) -> nn.Sequential:
+    def build(self, shape: Shape, outputs: int) -> nn.Sequential:
         """Convolutions keep the image's size, pools halve it; there is no BatchNorm."""
         shrink = 2 ** len(self.pairs)
         self.demand(shape, least=shrink)
         channels, height, width = shape
         layers: list[nn.Module] = []
-        for outputs in map(self.wide, self.pairs):
-            for inputs in (channels, outputs):
-                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+        for wide in map(self.wide, self.pairs):
+            for before in (channels, wide):
+                layers += [nn.Conv2d(before, wide, 3, padding=1), nn.ReLU()]
             layers.append(nn.MaxPool2d(2))
-            channels = outputs
+            channels = wide
         layers.append(nn.Flatten())
         hidden = self.wide(256)
-        for inputs, outputs in pairwise([channels * (height // shrink) * (width // shrink), hidden, hidden]):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        for before, after in pairwise([channels * (height // shrink) * (width // shrink), hidden, hidden]):
+            layers += [nn.Linear(before, after), nn.ReLU()]
             layers += [nn.Dropout(self.dropout)] if self.dropout else []
-        return initialise(nn.Sequential(*layers, nn.Linear(hidden, classes)))
+        return initialise(nn.Sequential(*layers, nn.Linear(hidden, outputs)))
 
 
 class Conv2(_Conv):

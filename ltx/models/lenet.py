@@ -20,11 +20,11 @@ class LeNet(Model):
 
     hidden: list[int] = knob([300, 100], each(at_least(1)), "units in each hidden layer")
 
-    def build(self, shape: Shape, classes: int) -> nn.Sequential:
+    def build(self, shape: Shape, outputs: int) -> nn.Sequential:
         """Flatten, then Linear layers with ReLU between them, and nothing else: the engine stacks these."""
         layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in pairwise([prod(shape), *self.hidden, classes]):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        for before, after in pairwise([prod(shape), *self.hidden, outputs]):
+            layers += [nn.Linear(before, after), nn.ReLU()]
         return initialise(nn.Sequential(*layers[:-1]))
 
 
@@ -39,7 +39,7 @@ class LeNet5(ConvNet):
         "two 5x5 convolutions and 500 hidden units, Caffe's form (430,500 weights on MNIST)"
     )
 
-    def build(self, shape: Shape, classes: int) -> nn.Sequential:
+    def build(self, shape: Shape, outputs: int) -> nn.Sequential:
         """Two unpadded convolutions, each with a max pool of 2, then two dense layers."""
         self.demand(shape, least=16)
         first, second, hidden = map(self.wide, (20, 50, 500))
@@ -53,6 +53,6 @@ class LeNet5(ConvNet):
                 nn.Flatten(),
                 nn.Linear(second * rows * columns, hidden),
                 nn.ReLU(),
-                nn.Linear(hidden, classes),
+                nn.Linear(hidden, outputs),
             )
         )

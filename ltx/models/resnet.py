@@ -35,8 +35,9 @@ class _ResNet(Normalised):
 
     depth: ClassVar[int]  # layers with weights, shortcuts not counted: 6 blocks + 2
 
-    def build(self, shape: Shape, classes: int) -> nn.Sequential:
+    def build(self, shape: Shape, outputs: int) -> nn.Sequential:
         """The second and third stages halve the image; any size will do."""
+        self.demand(shape, least=1)
         first, second, third = map(self.wide, (16, 32, 64))
         layers: OrderedDict[str, nn.Module] = OrderedDict(
             stem=nn.Sequential(
@@ -47,7 +48,7 @@ class _ResNet(Normalised):
             stage3=self._stage(second, third, stride=2),
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            output=nn.Linear(third, classes),
+            output=nn.Linear(third, outputs),
         )
         return initialise(nn.Sequential(layers), self.init, self.bn_scale)
 

@@ -18,18 +18,17 @@ class _VGG(Normalised):
 
     repeats: ClassVar[tuple[int, ...]]  # convolutions in each of at most five stages
 
-    def build(self, shape: Shape, classes: int) -> nn.Sequential:
+    def build(self, shape: Shape, outputs: int) -> nn.Sequential:
         """The four pools between five stages shrink the image sixteenfold."""
         self.demand(shape, least=2 ** (len(self.repeats) - 1))
         layers: list[nn.Module] = []
         channels = shape[0]
-        for repeats, outputs in zip(self.repeats, map(self.wide, (64, 128, 256, 512, 512)), strict=False):
+        for repeats, wide in zip(self.repeats, map(self.wide, (64, 128, 256, 512, 512)), strict=False):
             layers += [nn.MaxPool2d(2)] if layers else []
-            for inputs in [channels, *[outputs] * (repeats - 1)]:
-                convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-                layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
-            channels = outputs
-        head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
+            for before in [channels, *[wide] * (repeats - 1)]:
+                layers += [nn.Conv2d(before, wide, 3, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
+            channels = wide
+        head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs)
         return initialise(nn.Sequential(*layers, *head), self.init, self.bn_scale)
 
 

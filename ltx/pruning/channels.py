@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ltx.core.ticket import Tree
 from ltx.errors import UserError
+from ltx.models.base import tensors
 
 Places = dict[str, Tensor]
 """By module, which of its outputs or inputs belong to each channel of a group, [channels, k]."""
@@ -163,10 +164,10 @@ def shrunk(network: nn.Module, shape: Iterable[int], kept: Tree) -> Shrunk:
     device = next(network.parameters()).device
     every = bundles(network, shape)  # float64 from here on: places are exact up to 2^53
     with torch.no_grad():
-        for tensor in network.state_dict().values():
+        for tensor in tensors(network).values():
             tensor.copy_(torch.arange(tensor.numel()).view(tensor.shape))
     cut(network, every, kept)
-    index = {name: tensor.long().to(device) for name, tensor in network.state_dict().items()}
+    index = {name: tensor.detach().long().to(device) for name, tensor in tensors(network).items()}
     return Shrunk(network.float().train().to(device), index)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,3 +47,13 @@ def connected(scores: Tree, kept: int) -> Tree:
 def emptied(mask: Tree) -> list[str]:
     """Names of layers in which some replicate has no weight left: the network no longer connects."""
     return [name for name, alive in mask.items() if not alive.flatten(1).any(1).all()]
+
+
+def packed(masks: Tensor) -> Tensor:
+    """Bits of a bool tensor along its last axis, uint8."""
+    return torch.from_numpy(np.packbits(masks.numpy(), axis=-1))
+
+
+def unpacked(bits: Tensor, channels: int | None = None) -> Tensor:
+    """The bool tensor that `packed` packed; without a number of channels, with zeros at its end."""
+    return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=channels)).bool()

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from ltx.core import sealed
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan, in_steps
+from ltx.core.session import Session
 from ltx.core.task import Task
-from ltx.core.ticket import Round, Ticket, Trained, Tree, digest
-from ltx.engine.train import below, train
-from ltx.errors import Interrupted, UserError, demand
+from ltx.core.ticket import Round, Ticket, Trained, Tree
+from ltx.engine.train import train
+from ltx.errors import Damaged, Interrupted, UserError, demand
+from ltx.experiment.checkpoint import Checkpoint
 from ltx.experiment.execute import stopping
 from ltx.experiment.progress import Progress as Show
-from ltx.experiment.store import Progress, identity, number, read, save, table
+from ltx.experiment.store import mask_digest, ticket_identity
+from ltx.experiment.tables import number, table
 from ltx.files import write
 from ltx.report.connect import draw
 from ltx.study.line import POINTS, barrier, between, doubled, halves, twins
@@ -35,6 +40,7 @@ BARRIERS = ["level", "density", "k", "seed", "train_barrier", "test_barrier", "l
 class Question:
     """How stable is a level's network (its mask) to the noise that follows step k of the dense training?"""
 
+    tag: str  # the run's
     level: int
     k: int
     mask: Tree  # [R, *shape]
@@ -42,7 +48,13 @@ class Question:
 
     @property
     def name(self) -> str:
-        return f"level_{self.level:02d}_step_{self.k}"
+        return named(self.level, self.k)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What an answer to it says of itself."""
+        about = {"kind": "connection", "tag": self.tag, "level": self.level, "k": self.k}
+        return {**about, "mask": mask_digest(self.mask)}
 
 
 def connect(
@@ -58,18 +70,18 @@ def connect(
     plan = run.recipe.plan(manifest["examples"]["train"])
     tickets = {level: open_ticket(folder, level) for level in chosen_levels(folder, levels)}
     last, header = tickets[max(tickets)]
-    normalised = any(name.endswith("running_mean") for name in last)
+    normalised = any(name.endswith("running_mean") for name in last.weights)
     demand(normalised or not recalibrate, "--recalibrate", "true", "this network has no BatchNorm")
     questions = [
-        Question(level, k, below(tree, "mask/"), diverged(folder, level, run.seeds))
-        for level, (tree, _) in tickets.items()
-        for k in chosen_steps(steps or header["start"], plan)
+        Question(manifest["tag"], level, k, ticket.mask, diverged(folder, level, run.seeds))
+        for level, (ticket, _) in tickets.items()
+        for k in chosen_steps(steps or str(header["start"]), plan)
     ]
     out = folder / "connect" / ("recalibrated" if recalibrate else "")
     with held(out):
         if left := [question for question in questions if not answered(out, question)]:
             answer(load_task(run, manifest), plan, left, out, recalibrate=recalibrate)
-        tabulate(out)
+        tabulate(out, manifest["tag"])
     statistics = "measured at each point, on an epoch of training batches" if recalibrate else "interpolated"
     notes = [f"BatchNorm's running statistics are {statistics}."] if normalised else []
     draw(out, f"{manifest['config']} · {manifest['method']}", notes)
@@ -85,14 +97,13 @@ def answer(task: Task, plan: Plan, questions: list[Question], out: Path, *, reca
             for question in questions:
                 began = time.perf_counter()
                 found = ask(task, plan, question, early[question.k], out, stop, recalibrate=recalibrate)
-                about = {"level": question.level, "k": question.k, "mask": digest(question.mask)}
-                seeds = " ".join(map(str, task.seeds))
-                save(out / f"{question.name}.safetensors", found, **about, seeds=seeds)
+                about = {**question.place, "seeds": list(task.seeds)}
+                sealed.save(out / f"{question.name}.safetensors", found, about, out)
                 show.say(spoken(question, found, time.perf_counter() - began))
                 if stop():
                     raise Interrupted
         except (Interrupted, KeyboardInterrupt):
-            tabulate(out)
+            tabulate(out, questions[0].tag)
             raise Interrupted(f"stopped; everything so far is in {out}, the same command continues") from None
 
 
@@ -134,7 +145,8 @@ def trained(task: Task, round: Round, scratch: Path, stop: Callable[[], bool]) -
     path = scratch.with_name(f".{scratch.name}.safetensors")
     with Show() as show:
         show.begin(task, round)
-        outcome = train(task, round, Checks(), Progress(path, identity(round.ticket), stop), show.tick)
+        place = {"level": round.level, "role": round.role, "ticket": ticket_identity(round.ticket)}
+        outcome = train(task, round, Session(Checks(), Checkpoint(path, place, stop), show.tick))
     path.unlink(missing_ok=True)
     return outcome
 
@@ -175,19 +187,34 @@ def chosen_steps(text: str, plan: Plan) -> list[int]:
 
 def answered(out: Path, question: Question) -> bool:
     """Whether the question's answer is on the disk, whole, and about the same mask."""
-    found = read(out / f"{question.name}.safetensors")
-    return found is not None and found[1].get("mask") == digest(question.mask)
+    return read(out / f"{question.name}.safetensors", question.place) is not None
 
 
-def tabulate(out: Path) -> None:
-    """Write connect.csv and barriers.csv of every answer in the folder."""
-    found = [known for path in out.glob("level_*.safetensors") if (known := read(path))]
+def read(path: Path, place: Mapping[str, Any]) -> sealed.Sealed | None:
+    """An answer that is whole and says that it belongs here; None if there is none."""
+    try:
+        found = sealed.read(path)
+        sealed.demand_place(path, found.header, place)
+        sealed.demand_place(path, found.header, {"kind": "connection"})
+    except (FileNotFoundError, Damaged, sealed.Outdated):
+        return None
+    return found if path.stem == named(found.header["level"], found.header["k"]) else None
+
+
+def named(level: int, k: int) -> str:
+    return f"level_{level:02d}_step_{k}"
+
+
+def tabulate(out: Path, tag: str) -> None:
+    """Write connect.csv and barriers.csv of every answer in the folder that is the run's."""
+    found = [known for path in out.glob("level_*.safetensors") if (known := read(path, {"tag": tag}))]
     lines: list[tuple] = []
     barriers: list[tuple] = []
-    for tree, header in sorted(found, key=lambda known: (int(known[1]["level"]), int(known[1]["k"]))):
+    for file in sorted(found, key=lambda known: (known.header["level"], known.header["k"])):
+        tree, header = file.tree, file.header
         train_error, test_error = tree["train_error"], tree["test_error"]
         measures = (barrier(train_error), barrier(test_error), tree["l2"], tree["disagreement"])
-        for r, seed in enumerate(header["seeds"].split()):
+        for r, seed in enumerate(header["seeds"]):
             key = (header["level"], number(tree["density"][r]), header["k"], seed)
             barriers.append((*key, *(number(measure[r]) for measure in measures)))
             for i in range(POINTS):

@@ -14,10 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
-from ltx.core.ticket import Tree, copied
+from ltx.core.ticket import Round, Ticket, Tree, copied
 from ltx.data.base import Split
-from ltx.engine.feed import Feed, chunks
-from ltx.engine.forward import Forward, Separate, choose
+from ltx.engine.executors import Executor, Separate, choose
+from ltx.engine.feed import Feed
 from ltx.streams import derive
 
 POINTS = 30  # evenly spaced on the line, its ends among them (section 2)
@@ -60,12 +60,13 @@ def between(task: Task, plan: Plan, first: Tree, second: Tree, *, recalibrate: b
     point, feed = copied(first), Feed(task, plan)
     # BatchNorm's running statistics are interpolated like weights; whole-number buffers are the first copy's.
     moving = [name for name, tensor in point.items() if tensor.is_floating_point()]
-    execute = Separate if recalibrate else choose(task.network(), plan)
-    network = execute(task.network(), point, plan, task.seeds, task.goal)
+    round = Round(0, Ticket(first, {}), plan)
+    network = (Separate if recalibrate else choose(task, round))(task, round)
     train_error, test_error, ends = [], [], []
     for i in range(POINTS):
         for name in moving:
             torch.lerp(second[name], first[name], i / (POINTS - 1), out=point[name])
+        network.load(point)
         if isinstance(network, Separate) and recalibrate:
             estimate(network, feed)
         train_error.append(wrong(predictions(network, feed, task.data.train), task.data.train))
@@ -82,16 +83,14 @@ def between(task: Task, plan: Plan, first: Tree, second: Tree, *, recalibrate: b
     )
 
 
-def predictions(network: Forward, feed: Feed, split: Split) -> Tensor:
+def predictions(network: Executor, feed: Feed, split: Split) -> Tensor:
     """The class that every replicate names for every example, [R, N]."""
-    return torch.cat(
-        [network.outputs(feed.normalise(part.images)).argmax(2) for part in chunks(split)], dim=1
-    )
+    return torch.cat([network.outputs(feed.prepare(part)).argmax(2) for part, _ in split.chunks()], dim=1)
 
 
 def wrong(found: Tensor, split: Split) -> Tensor:
     """Error [R] of predictions [R, N]."""
-    return (found != split.labels).float().mean(1)
+    return (found != split.targets).float().mean(1)
 
 
 def estimate(networks: Separate, feed: Feed) -> None:
@@ -106,4 +105,4 @@ def estimate(networks: Separate, feed: Feed) -> None:
     for step in range(feed.plan.epoch):
         images, _ = feed.batch(step)
         for network, x in zip(networks.networks, images, strict=True):
-            network(x.contiguous(memory_format=networks.layout))
+            network(networks.laid_out(x))

@@ -21,7 +21,7 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 def catalogue() -> None:
     """Everything that can be named on the command line, one line each."""
-    from ltx.config.compose import GROUPS, config_dir, experiments
+    from ltx.config.registry import GROUPS, config_dir, experiments
     from ltx.pruning.controls import CONTROLS
 
     console = Console()
@@ -49,11 +49,23 @@ def claim(path: Path) -> str:
     return next((line for line in comments if not line.startswith("@package")), "")
 
 
+def ticket(path: Path) -> None:
+    """One screen about a ticket's file; raises UserError if it is none."""
+    from ltx.study.ticket import described
+
+    console = Console()
+    for name, text in described(path):
+        say(console, f"{name:15s}{text}")
+
+
 def summary(folder: Path) -> None:
     """One screen about a finished or interrupted run; raises UserError if there is none."""
     from ltx.report import compare, print_tables
     from ltx.report.sizes import said
 
+    if folder.is_file():
+        ticket(folder)
+        return
     manifest, now = read_manifest(folder), state(folder)
     console = Console()
     facts = {

@@ -11,16 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Glob
 from rich.console import Console
 
-from ltx.config.compose import Composed, check_override, compose, compose_all, options, parse, register, swept
+from ltx.config import hydra
+from ltx.config.compose import compose_all
+from ltx.config.identity import Composed
+from ltx.config.overrides import check_override, check_settings, parse, quoted, swept
+from ltx.config.registry import options, register
+from ltx.config.trust import search
 from ltx.data.base import Data
 from ltx.errors import Failed, Interrupted, UserError
-from ltx.experiment.execute import check_flags, extra_dirs, job, split, through_hydra
 from ltx.experiment.status import Job, Sweep
 from ltx.experiment.tracking import check_installed
+from ltx.sweep.launch import Words, job, through_hydra
 from ltx.sweep.watch import say, show, watching
 
 
@@ -30,20 +34,18 @@ def sweep(args: list[str], seeds_per_job: int | None = None) -> None:
     `seeds_per_job`: how many of a run's seeds go into one job; all, if None. Raises UserError before anything
     is launched, Failed after all else is done if a job failed, Interrupted if asked to stop.
     """
-    overrides, flags = split(args)
-    check_flags(flags)
-    flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
-    extra = next(iter(extra_dirs(flags)), None)
-    if any(override.startswith("hydra/sweeper=") for override in overrides):  # it makes up jobs as it goes
-        if seeds_per_job is not None:
-            raise UserError(f"--seeds-per-job {seeds_per_job} is for grids, not for a sweeper that searches")
-        compose([override for override in overrides if not swept(override)], extra)
-        with stoppable(threading.Event()):  # and it tells of its trials in Hydra's log
-            through_hydra(job, ["hydra/hydra_logging=default", *overrides], ["--multirun", *flags])
-        return
-    if strange := [f for f in flags if f.startswith("-") and not f.startswith(("-cd", "--config-dir"))]:
-        raise UserError(f"{strange[0]} is not for a sweep; `ltx run` takes it")
-    plan = planned(overrides, extra, seeds_per_job)
+    words = Words.of(args)
+    overrides, extra = words.overrides, words.extra_dir
+    if words.shows:
+        raise UserError(f"{words.shows[0].partition('=')[0]} is not for a sweep; `ltx run` takes it")
+    if any(override.startswith("hydra/sweeper=") for override in overrides):
+        searched(words, seeds_per_job)
+    else:
+        launched(planned(overrides, extra, seeds_per_job), words)
+
+
+def launched(plan: Sweep, words: Words) -> None:
+    """Run what is missing of a plan, and compare all of it."""
     console = Console(stderr=True)
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
@@ -53,10 +55,30 @@ def sweep(args: list[str], seeds_per_job: int | None = None) -> None:
     jobs = f"{len(plan.jobs)} job{'s' * (len(plan.jobs) > 1)}"
     say(console, f"{jobs}, {sum(before)} done before; the sweep is {plan.folder}")
     if not all(before):
-        theirs = [o for o in overrides if o.startswith(("launcher=", "hydra.", "hydra/", "out=", "device="))]
+        hydras = ("launcher=", "hydra.", "hydra/", "out=", "device=")
+        theirs = [word for word in words.overrides if word.lstrip("+~").startswith(hydras)]
+        told = [f"hydra.sweeper.plan={quoted(str(plan.write()))}", sweep_dir(plan.folder.parent)]
         with watching(plan, console) as seen_enough, stoppable(seen_enough):
-            through_hydra(job, [*theirs, f"hydra.sweeper.plan={plan.write()}"], ["--multirun", *flags])
+            through_hydra(job, [*search(words.extra_dir), *theirs, *told], ["--multirun"])
     finish(plan, before)
+
+
+def searched(words: Words, seeds_per_job: int | None) -> None:
+    """Let a sweeper of Hydra's run jobs that it makes up as it goes; raises UserError."""
+    if seeds_per_job is not None:
+        raise UserError(f"--seeds-per-job {seeds_per_job} is for grids, not for a sweeper that searches")
+    check_settings(words.overrides)
+    fixed = [override for override in words.overrides if not swept(override)]
+    (composed,) = compose_all([fixed], words.extra_dir)
+    there = sweep_dir(composed.run.folder / "sweeps")
+    told = ["hydra/hydra_logging=default", there, *search(words.extra_dir), *words.overrides]
+    with stoppable(threading.Event()):  # and it tells of its trials in Hydra's log
+        through_hydra(job, told, ["--multirun"])
+
+
+def sweep_dir(folder: Path) -> str:
+    """The override that says where Hydra itself writes."""
+    return f"hydra.sweep.dir={quoted(str(folder))}"
 
 
 def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int | None) -> Sweep:
@@ -75,7 +97,7 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
         if (name := source(composed)) not in read:
             read[name] = composed.run.dataset.load()
         run, data = composed.run, read[name]
-        run.method.check(run.layers(data.shape, data.classes), run.recipe.plan(len(data.train)))
+        run.method.check(run.layers(data.shape, data.outputs), run.recipe.plan(len(data.train)))
     jobs: dict[Path, Job] = {}
     for words, composed in combined:
         for part, seeds in parts(composed, seeds_per_job):
@@ -84,13 +106,14 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
             jobs.setdefault(folder, Job([*own, *seeds], folder))
     names = "+".join(sorted({composed.name.replace("/", "-") for _, composed in combined})[:3])
     tag = hashlib.sha256("\n".join(sorted(map(str, jobs))).encode()).hexdigest()[:8]
-    folder = Path(combined[0][1].run.out) / "sweeps" / f"{names}-{tag}"
+    folder = combined[0][1].run.folder / "sweeps" / f"{names}-{tag}"
     return Sweep(folder, launcher, list(jobs.values()))
 
 
 def grid(overrides: Sequence[str], extra_dir: str | None) -> list[list[str]]:
     """Every combination of the values that the overrides name, as Hydra's own sweeper makes them."""
     register(overrides)
+    check_settings(overrides)
     parsed = []
     for override in overrides:
         key, one = override.partition("=")[0], parse(override, extra_dir)
@@ -112,7 +135,7 @@ def grid(overrides: Sequence[str], extra_dir: str | None) -> list[list[str]]:
         raise UserError(
             f"{endless[0]} is no list of values; only a sweeper that searches takes it: hydra/sweeper="
         )
-    combinations = BasicSweeper.split_arguments(parsed, None)[0]
+    combinations = hydra.combinations(parsed)
     if not combinations:
         raise UserError(f"{' '.join(overrides)} names no combination: a range is empty")
     return combinations

@@ -1,0 +1,105 @@
+"""The experiment as typed data, checked before any data are touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import MISSING
+
+from ltx.config.trackers import TRACKERS
+from ltx.core.recipe import Recipe
+from ltx.core.task import Layers, Prunable
+from ltx.data.base import Dataset
+from ltx.errors import UserError, demand
+from ltx.knobs import Knobs, at_least, each, knob, one_of
+from ltx.methods.base import Method
+from ltx.models.base import Model
+from ltx.pruning.controls import CONTROLS
+from ltx.report.objective import Objective
+from ltx.streams import seeded
+
+
+@dataclass(frozen=True)
+class Run(Knobs):
+    """One experiment: a network on a data set, trained by a recipe, searched by a method, for some seeds."""
+
+    model: Any = knob(MISSING, None, "the network")
+    dataset: Any = knob(MISSING, None, "what it learns")
+    method: Any = knob(MISSING, None, "how its tickets are found")
+    recipe: Recipe = knob(Recipe, None, "how one network is trained")
+    prunable: Prunable = knob(Prunable, None, "which weights may be pruned")
+    seed: int = knob(0, at_least(0), "the first seed")
+    replicates: int = knob(1, at_least(1), "how many seeds: seed, seed + 1, ...")
+    controls: list[str] = knob(
+        [],
+        each(one_of(CONTROLS)),
+        "tickets made worse on purpose, trained beside each ticket",
+        grows=True,
+    )
+    control_draws: int = knob(1, at_least(1), "how often each control is drawn for each ticket", grows=True)
+    out: str = knob("results", None, "the folder that runs go under", result=False)
+    device: str = knob("auto", None, "auto | cpu | cuda | cuda:1 | mps", result=False)
+    checkpoint_seconds: float = knob(
+        60.0, at_least(0.0), "a kill costs at most this much training", result=False
+    )
+    objective: Objective = knob(
+        Objective,
+        None,
+        "the validation measure that a search for hyper-parameters is told",
+        result=False,
+    )
+    tracker: str | None = knob(
+        None,
+        one_of(TRACKERS),
+        "mirrors the metrics: tensorboard | wandb | trackio | mlflow | ...",
+        result=False,
+    )
+
+    def __post_init__(self) -> None:
+        for key, kind in (("model", Model), ("dataset", Dataset), ("method", Method)):
+            chosen = getattr(self, key)
+            demand(isinstance(chosen, kind), key, chosen, "choose one with `ltx list`")
+        super().__post_init__()
+        for control in self.controls:
+            demand(
+                control in self.method.controls,
+                "controls",
+                self.controls,
+                f"this method's tickets can be compared with {', '.join(self.method.controls)} only",
+            )
+        demand(len(set(self.controls)) == len(self.controls), "controls", self.controls, "name each once")
+        if self.dataset.shape and self.dataset.outputs:
+            layers = self.layers(self.dataset.shape, self.dataset.outputs)
+            size = self.dataset.train_size
+            self.method.check(layers, self.recipe.plan(size) if size else None)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.seed, self.seed + self.replicates))
+
+    @property
+    def folder(self) -> Path:
+        """The folder that runs go under; ~ is the user's home."""
+        return Path(self.out).expanduser()
+
+    def layers(self, shape: tuple[int, ...], outputs: int) -> Layers:
+        """The network's layers for inputs of a shape."""
+        with seeded(0):  # built in earnest: torch's meta device takes a second to import
+            return Layers.of(self.model.build(shape, outputs), self.prunable)
+
+    def torch_device(self) -> torch.device:
+        """The device to run on; raises UserError if this machine lacks it."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(
+                f"device={self.device} is not on this machine; choose auto, cpu"
+                + (f" or cuda:0..{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "")
+            ) from error
+        return device
