@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ltx.core.task import Task
-from ltx.engine.feed import Normalise
+from ltx.data.base import Data, Pixels
 from ltx.errors import UserError, demand, unknown
 from ltx.files import read_csv, write
 from ltx.pruning.compact import Compactor, layers
@@ -159,13 +159,19 @@ def taken(folder: Path, task: Task, manifest: dict[str, Any], choice: Choice, *,
     else:
         small = Compactor(task.network(), task.data.shape).compact(weights)
         network, architecture = small.network.float(), small.architecture
-    normalise = Normalise(task.data)
-    whole = Deployed(network, normalise.scale.cpu(), normalise.shift.cpu()).eval()
+    whole = Deployed(network, *normalisation(task.data)).eval()
     return Chosen(
         *(choice, task, manifest, whole, architecture or summed(network)),
         size(network, task.data.shape),
         masked,
     )
+
+
+def normalisation(data: Data) -> tuple[Tensor, Tensor]:
+    """What inputs are multiplied with and what is added then: nothing to data that come as they are used."""
+    if isinstance(data.prepare, Pixels):
+        return data.prepare.scale.cpu(), data.prepare.shift.cpu()
+    return torch.ones(1), torch.zeros(1)
 
 
 def summed(network: nn.Module) -> str:
@@ -177,7 +183,8 @@ def summed(network: nn.Module) -> str:
 
 def pixels(task: Task, split: str) -> np.ndarray:
     """A split's inputs as a file takes them, float32."""
-    return getattr(task.data, split).images.float().numpy()
+    parts = [inputs for inputs, _ in getattr(task.data, split).chunks()]
+    return torch.cat(parts).float().numpy()
 
 
 def torch_model(network: nn.Module) -> Model:
@@ -197,7 +204,7 @@ def measured(model: Model, chosen: Chosen) -> dict[str, float | int]:
     """What a file's runtime makes of the test split, and how far that is from what torch makes of it."""
     inputs = pixels(chosen.task, "test")
     mine, theirs = logits(model, inputs), logits(torch_model(chosen.network), inputs)
-    goal, targets = chosen.task.goal, chosen.task.data.test.labels.cpu()
+    goal, targets = chosen.task.goal, chosen.task.data.test.targets
     found = goal.measures(goal.tally(torch.from_numpy(mine)[None], targets[None]), len(inputs))
     return {
         goal.measure: float(found[goal.measure]),
@@ -250,8 +257,8 @@ def about(chosen: Chosen, *, as_int8: bool) -> dict[str, Any]:
 
 
 def names(task: Task) -> list[str]:
-    """The classes' names; their numbers where the data have none."""
-    return list(getattr(task.data, "class_names", ()) or map(str, range(task.data.classes)))
+    """What the outputs stand for: a folder's names of its classes, else their numbers."""
+    return list(getattr(task.data, "class_names", ()) or map(str, range(task.data.outputs)))
 
 
 def card(path: Path, facts: dict[str, Any], *, graph: bool) -> str:
