@@ -245,6 +245,18 @@ def export(
         typer.echo(file)
 
 
+@app.command()
+def compare(
+    run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
+    other: Annotated[Path | None, typer.Option(help="another run on the same data")] = None,
+    levels: Annotated[str | None, typer.Option(help="as in 0,7,16; else all")] = None,
+) -> None:
+    """What tickets are: how far they agree with each other, with the dense network and with what they were cut from."""
+    from ltx.study.compare import compare
+
+    typer.echo((compare(run, levels, other) / "compare.md").read_text(encoding="utf-8"))
+
+
 def main() -> None:
     """Run the command; a user's mistake is one line and exit code 2, a failed job 1, a requested stop 130."""
     # libgomp's threads spin while they wait: 300,000 turns, where another process needs the core. With 3,000 two

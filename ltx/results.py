@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from ltx import report
 from ltx.errors import UserError, unknown
 from ltx.files import read_json, read_yaml
+from ltx.manifest import notes
 from ltx.report.objective import Objective, objective
 from ltx.report.runs import COLUMNS, POOLED, find_runs, mapping, read_table
 from ltx.schema import MANIFEST
@@ -28,7 +30,10 @@ TABLES = [file.removesuffix(".csv") for file in COLUMNS]
 
 def load(*paths: str | os.PathLike[str]) -> Results:
     """The runs at or below the paths, as far as they have come; raises UserError if there is none."""
-    return Results(find_runs([Path(path) for path in paths]))
+    found = Results(find_runs([Path(path) for path in paths]))
+    for note in found.notes():
+        warnings.warn(note, stacklevel=2)
+    return found
 
 
 class Results:
@@ -115,6 +120,11 @@ class Results:
     def draw(self, out: str | os.PathLike[str] | None = None) -> list[Path]:
         """Write the figures and tables that `ltx plot` makes, and return their files."""
         return report.draw(self.folders, out=Path(out) if out else None)
+
+    def notes(self) -> list[str]:
+        """On tables that are missing or not what their runs wrote, by their checksums."""
+        manifests = [mapping(read_json, folder / "manifest.json", MANIFEST) for folder in self.folders]
+        return [note for pair in zip(self.folders, manifests, strict=True) for note in notes(*pair)]
 
     # -- one run --------------------------------------------------------------------------------------------------
 

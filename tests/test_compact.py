@@ -56,7 +56,7 @@ def drawn(build, shape):
 
 def sparse(network, density):
     """Each weight kept with a probability, the others zero in place; layers between differ."""
-    for name in layer_kinds(network):
+    for name in layer_kinds(network, None):
         weight = network.get_parameter(name).detach()
         weight.mul_(torch.rand_like(weight) < density * (0.5 + torch.rand(())))
     return network

@@ -55,7 +55,7 @@ def test_two_units_swapped_are_the_same_network_with_a_barrier_of_one_half():
     images = torch.tensor([[[[255, 0]]], [[[0, 255]]]], dtype=torch.uint8)
     split, model = Split(images, torch.tensor([0, 1])), LeNet(hidden=[2])
     data = Data(split, split, split, 2, torch.zeros(1), torch.ones(1), "")
-    layers = Layers.of(model.build((1, 1, 2), 2), Prunable())
+    layers = Layers.of(model.build((1, 1, 2), 2), Prunable(), "3.weight")
     task = Task(model, data, layers, (0,), torch.device("cpu"))
     plan = compose_task("recipe.batch_size=2")[1]
     first = {"1.weight": torch.eye(2)[None], "1.bias": torch.zeros(1, 2)}

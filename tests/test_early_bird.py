@@ -165,7 +165,7 @@ def test_a_shrunk_network_computes_what_the_masked_one_does(build):
     for name, tensor in network.state_dict().items():  # no statistic, shift or bias may be trivial
         if tensor.is_floating_point() and tensor.dim() < 2:
             tensor.copy_(torch.rand_like(tensor) + 0.2 if "var" in name else torch.randn_like(tensor))
-    names = list(layer_kinds(network))
+    names = list(layer_kinds(network, None))
     groups = channels.groups(build(shape, 10), shape, names)
     cut = {name: torch.rand(group.channels) < 0.6 for name, group in groups.items()}
     for alive in cut.values():
@@ -185,7 +185,7 @@ def test_a_shrunk_network_computes_what_the_masked_one_does(build):
 
 
 def weights_of(model):
-    return list(layer_kinds(MODELS[model]().build((3, 8, 8), 10)))
+    return list(layer_kinds(MODELS[model]().build((3, 8, 8), 10), None))
 
 
 def test_a_residual_stream_is_one_group_and_the_outputs_are_none():
@@ -205,7 +205,7 @@ def test_channels_whose_makers_may_not_be_pruned_stay():
 def test_a_network_whose_channels_cannot_be_followed_is_one_line():
     shuffled = TorchVision("shufflenet_v2_x0_5").build((3, 32, 32), 10)
     with pytest.raises(UserError, match="torch-pruning cannot follow this network's channels") as caught:
-        channels.groups(shuffled, (3, 32, 32), list(layer_kinds(shuffled)))
+        channels.groups(shuffled, (3, 32, 32), list(layer_kinds(shuffled, None)))
     assert "\n" not in str(caught.value)
 
 
@@ -431,7 +431,7 @@ def test_the_cost_of_imp_is_every_training_before(tmp_path):
 
 def test_a_network_without_scales_is_refused_before_any_data():
     with pytest.raises(UserError, match="no BatchNorm"):
-        EarlyBird().check(Layers({"w": 1}, {"w": "dense"}, ("w",)), None)
+        EarlyBird().check(Layers({"w": (1,)}, {"w": "dense"}, ("w",)), None)
     with pytest.raises(UserError, match="compared with reinit only"):
         compose([*TINY, "controls=[shuffle]"])
 

@@ -22,6 +22,7 @@ from ltx.methods.criterion import Criterion
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.retrain import FineTune, LRRewind
 from ltx.pruning import masks
+from ltx.pruning.scores import magnitude
 from ltx.streams import stream
 
 LENET = ("model.hidden=[16]", "replicates=2")
@@ -47,6 +48,7 @@ def outcome(round):
     nothing = torch.empty(0)
     return Trained(
         final=after(round.plan.steps - round.start),
+        mask=round.ticket.mask,
         at={step: after(step) for step in round.keep},
         curve=None,
         train_measure=nothing,
@@ -438,3 +440,17 @@ def test_layer_collapse_is_shown_and_not_fatal(tmp_path):
 def test_collapse_is_known_by_the_layers_that_are_empty():
     task, _ = compose_task(*LENET)
     assert masks.emptied(MagnitudeAtInit().mask(task, task.dense(), 0.001))
+
+
+def test_a_diverged_replicate_empties_no_layer_of_the_others():
+    """Its weights are not numbers and none is the smallest: it goes on, marked, and the run with it."""
+    task, _ = compose_task("model.hidden=[8]", "replicates=2", "method.levels=2")
+    dense, method = task.dense(), IMP(levels=2, rate=0.5, scope="global")
+    scores = magnitude(dense.weights)
+    scores = {name: torch.where(torch.tensor([True, False]).view(-1, *[1] * (part.dim() - 1)), part, torch.nan)
+              for name, part in scores.items()}  # fmt: skip
+    mask = method.pruned(task, scores, dense.mask, 1)
+    kept = method.kept(task.layers, 1)[""]
+    assert sum(alive.flatten(1).sum(1) for alive in mask.values()).tolist() == [kept, kept]
+    assert masks.emptied(mask)  # of the second alone
+    assert not masks.emptied({name: alive[:1] for name, alive in mask.items()})

@@ -22,10 +22,17 @@ def least(name: str) -> int:
     return LEAST.get(name) or LEAST[name.rstrip("0123456789")]
 
 
+def kinds_of(network: nn.Module) -> dict[str, str]:
+    """The layers of a network whose last Linear is its output layer."""
+    named = {module: name for name, module in network.named_modules()}
+    dense = [f"{name}.weight".lstrip(".") for module, name in named.items() if type(module) is nn.Linear]
+    return layer_kinds(network, dense[-1] if dense else None)
+
+
 def weights(network: nn.Module) -> Counter[str]:
     """The number of weights of each kind."""
     parameters, count = dict(network.named_parameters()), Counter[str]()
-    for name, kind in layer_kinds(network).items():
+    for name, kind in kinds_of(network).items():
         count[kind] += parameters[name].numel()
     return count
 
@@ -56,7 +63,7 @@ def test_networks_have_the_published_numbers_of_weights(name, shape, counts):
 def test_a_resnets_depth_counts_its_layers_without_shortcuts(depth):
     with torch.device("meta"):
         network = MODELS[f"resnet{depth}"]().build(CIFAR, 10)
-    kinds = Counter(layer_kinds(network).values())
+    kinds = Counter(kinds_of(network).values())
     assert kinds == {"conv": depth - 1, "shortcut": 2, "output": 1}
     assert f"{weights(network).total():,} weights" in MODELS[f"resnet{depth}"].summary
 
@@ -95,7 +102,7 @@ def test_lenet_is_the_plain_stack_that_the_engine_batches():
 
 def test_the_width_multiplier_scales_channels_and_hidden_units_but_not_the_output():
     network = MODELS["conv2"](width=0.25).build(CIFAR, 10)
-    shapes = [tuple(network.get_parameter(name).shape) for name in layer_kinds(network)]
+    shapes = [tuple(network.get_parameter(name).shape) for name in kinds_of(network)]
     assert shapes == [(16, 3, 3, 3), (16, 16, 3, 3), (64, 4096), (64, 64), (10, 64)]
     assert MODELS["vgg11"](width=1e-9).build(CIFAR, 10)[0].out_channels == 1
 
@@ -204,7 +211,7 @@ def test_attention_and_transposed_and_tied_weights_are_known_by_module_type():
     network = nn.Sequential(
         nn.TransformerEncoderLayer(8, 2, 16), nn.ConvTranspose1d(8, 8, 1), nn.Linear(8, 2)
     )
-    assert layer_kinds(network) == {
+    assert kinds_of(network) == {
         "0.self_attn.in_proj_weight": "dense",
         "0.self_attn.out_proj.weight": "dense",
         "0.linear1.weight": "dense",
@@ -213,9 +220,9 @@ def test_attention_and_transposed_and_tied_weights_are_known_by_module_type():
         "2.weight": "output",
     }
     layer = nn.Linear(4, 4)
-    assert layer_kinds(layer) == {"weight": "output"}
-    assert layer_kinds(nn.Sequential(layer, nn.BatchNorm1d(4), layer)) == {"0.weight": "output"}
-    assert layer_kinds(nn.Sequential(nn.Conv2d(1, 1, 1))) == {"0.weight": "conv"}
+    assert kinds_of(layer) == {"weight": "output"}
+    assert kinds_of(nn.Sequential(layer, nn.BatchNorm1d(4), layer)) == {"0.weight": "output"}
+    assert kinds_of(nn.Sequential(nn.Conv2d(1, 1, 1))) == {"0.weight": "conv"}
 
 
 @pytest.mark.parametrize(
@@ -228,7 +235,7 @@ def test_attention_and_transposed_and_tied_weights_are_known_by_module_type():
 def test_a_torchvision_network_reads_grey_images(name, kinds):
     network = MODELS["torchvision"](arch=name).build(MNIST, 7)
     assert network.training
-    assert Counter(layer_kinds(network).values()) == kinds
+    assert Counter(kinds_of(network).values()) == kinds
     assert next(network.parameters()).shape[1] == 1
     assert network(torch.rand(2, *MNIST)).shape == (2, 7)
 
@@ -257,7 +264,7 @@ def user_module(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("user_module")
 def test_a_custom_network_is_found_in_the_working_directory():
     network = MODELS["custom"](path="nets:flat").build(DIGITS, 3)
-    assert layer_kinds(network) == {"1.weight": "output"}
+    assert kinds_of(network) == {"1.weight": "output"}
 
 
 @pytest.mark.usefixtures("user_module")

@@ -53,7 +53,7 @@ def test_a_packages_network_has_keys_and_is_imported_only_when_chosen():
     assert "mine" not in sys.modules
     composed = compose(["model=flat", "model.bias=false", "method.levels=2"])
     assert composed.config["model"] == {"name": "flat", "bias": False}
-    assert layer_kinds(composed.run.model.build((1, 8, 8), 10)) == {"1.weight": "output"}
+    assert layer_kinds(composed.run.model.build((1, 8, 8), 10), "1.weight") == {"1.weight": "output"}
     with pytest.raises(UserError, match=r"unknown key model\.bia: did you mean model\.bias\?"):
         compose(["model=flat", "model.bia=false"])
 

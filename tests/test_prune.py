@@ -103,3 +103,22 @@ def test_a_replicate_does_not_know_its_neighbours(count, seed):
     together = masks.top(scores, mask, count)
     alone = torch.cat([masks.top(scores[r : r + 1], mask[:1], count) for r in range(3)])
     assert torch.equal(together, alone)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_the_mask_is_the_one_of_a_stable_sort(data):
+    """Ties, NaN and infinities among the living and the dead, any count."""
+    values = st.sampled_from([0.0, 1.0, 2.0, torch.nan, torch.inf, -torch.inf])
+    n = data.draw(st.integers(1, 9))
+    scores = torch.tensor(
+        data.draw(st.lists(st.lists(values, min_size=n, max_size=n), min_size=2, max_size=2))
+    )
+    living = torch.tensor(
+        data.draw(st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=2, max_size=2))
+    )
+    count = data.draw(st.integers(0, int(living.sum(1).min())))
+    ranked = torch.where(living, scores.nan_to_num(nan=-torch.finfo(scores.dtype).max), -torch.inf)
+    best = ranked.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    expected = torch.zeros_like(living).scatter_(1, best, True)
+    assert torch.equal(masks.top(scores, living, count), expected)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from ltx.methods.criterion import Criterion
+from ltx.pruning import masks
 from ltx.pruning.scores import CRITERIA, flow, magnitude, saliency
 
 # One layer of two replicates; the second is the first turned round.
@@ -93,3 +95,22 @@ def test_scoring_leaves_the_weights_alone():
     saliency(bowl, THETA, ["w"])
     flow(bowl, THETA, ["w"])
     assert all(torch.equal(THETA[name], before[name]) and not THETA[name].requires_grad for name in before)
+
+
+@pytest.mark.parametrize(
+    ("scope", "kept"),
+    [("layer", {"a": [0, 1, 1, 1], "b": [0, 1]}), ("global", {"a": [0, 0, 1, 1], "b": [1, 1]})],
+)
+def test_criteria_that_rank_do_so_within_the_scope(scope, kept):
+    """A large layer's ranks are larger numbers than a small one's: among all, ranks must be among all."""
+    initial = {"a": torch.tensor([[1.0, 2.0, 5.0, 6.0]]), "b": torch.tensor([[3.0, 4.0]])}
+    final = {"a": torch.tensor([[1.0, 2.0, 5.0, 6.0]]), "b": torch.tensor([[3.0, 4.0]])}
+    noise = {name: torch.zeros_like(tensor) for name, tensor in initial.items()}
+    scores = Criterion(score="large_init_large_final", scope=scope).scores(initial, final, noise)
+    alive = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in initial.items()}
+    mask = (
+        masks.by_layer(scores, alive, {"a": 3, "b": 1})
+        if scope == "layer"
+        else masks.globally(scores, alive, 4)
+    )
+    assert {name: part[0].int().tolist() for name, part in mask.items()} == kept

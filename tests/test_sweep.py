@@ -242,7 +242,7 @@ def test_status_of_nothing_is_a_mistake(ltx, tmp_path):
     assert "no run and no sweep" in ltx("status", tmp_path).err
     assert "no such folder" in ltx("status", tmp_path / "nowhere").err
     (tmp_path / "sweep.json").write_text("{}")
-    assert "is not the plan of a sweep" in ltx("status", tmp_path).err
+    assert "sweep.json is damaged: it has no jobs" in ltx("status", tmp_path).err
 
 
 # -- failures -------------------------------------------------------------------------------------------------
@@ -414,8 +414,8 @@ def test_a_run_that_says_nothing_any_more_is_silent(tmp_path):
     assert state(tmp_path).name == "running"
     (tmp_path / "status.json").write_text(json.dumps(said | {"updated": time.time() - SILENT_SECONDS - 1}))
     assert state(tmp_path).name == "silent"
-    (tmp_path / "status.json").write_text("{")  # cut short: as if it were not there
-    assert state(tmp_path).name == "queued"
+    (tmp_path / "status.json").write_text("{")
+    assert state(tmp_path).name == "damaged"
 
 
 # -- places ---------------------------------------------------------------------------------------------------

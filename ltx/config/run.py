@@ -17,6 +17,7 @@ from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, at_least, each, knob, one_of
 from ltx.methods.base import Method
 from ltx.models.base import Model
+from ltx.models.trial import tried
 from ltx.pruning.controls import CONTROLS
 from ltx.report.objective import Objective
 from ltx.streams import seeded
@@ -86,9 +87,11 @@ class Run(Knobs):
         return Path(self.out).expanduser()
 
     def layers(self, shape: tuple[int, ...], outputs: int) -> Layers:
-        """The network's layers for inputs of a shape."""
+        """The network's layers for inputs of a shape, once it has been tried; raises UserError."""
         with seeded(0):  # built in earnest: torch's meta device takes a second to import
-            return Layers.of(self.model.build(shape, outputs), self.prunable)
+            network = self.model.build(shape, outputs)
+            output = tried(network, shape, outputs, self.recipe.batch_size)
+        return Layers.of(network, self.prunable, output)
 
     def torch_device(self) -> torch.device:
         """The device to run on; raises UserError if this machine lacks it."""

@@ -52,7 +52,9 @@ class Recipe(Knobs):
     momentum: float = knob(0.0, within(0, 1), "sgd only")
     nesterov: bool = knob(False, None, "sgd with momentum only")
     weight_decay: float = knob(0.0, at_least(0.0), "L2 coefficient, on every parameter")
-    batch_size: int = knob(60, at_least(1), "examples a step; an epoch's last partial batch is dropped")
+    batch_size: int = knob(
+        60, at_least(0), "examples a step, 0 = all of them; an epoch's last partial batch is dropped"
+    )
     steps: str = knob("1000", STEPS, "length of training")
     warmup: str = knob("0", STEPS, "the learning rate grows linearly from 0 over this long")
     drops: list[str] = knob([], each(STEPS), "when the learning rate is multiplied by drop_factor")
@@ -87,7 +89,8 @@ class Recipe(Knobs):
 
     def plan(self, train_size: int) -> Plan:
         """The recipe counted in steps of batches from `train_size` examples; raises UserError."""
-        epoch = train_size // self.batch_size
+        size = self.batch_size or train_size
+        epoch = train_size // size
         demand(epoch > 0, "recipe.batch_size", self.batch_size, f"there are {train_size} training examples")
         steps, warmup, every = (
             in_steps(f"recipe.{key}", getattr(self, key), epoch) for key in ("steps", "warmup", "eval_every")
@@ -98,7 +101,14 @@ class Recipe(Knobs):
         demand(warmup <= steps, "recipe.warmup", self.warmup, f"training has {steps} steps")
         rising = drops == tuple(sorted(set(drops)))
         demand(rising, "recipe.drops", list(self.drops), "they must grow from left to right")
-        counted = {"epoch": epoch, "steps": steps, "warmup": warmup, "drops": drops, "eval_every": every}
+        counted = {
+            "batch_size": size,
+            "epoch": epoch,
+            "steps": steps,
+            "warmup": warmup,
+            "drops": drops,
+            "eval_every": every,
+        }
         return Plan(**({f.name: getattr(self, f.name) for f in fields(self)} | counted))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from functools import cached_property
+from math import prod
 
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from ltx.data.base import Data
 from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, knob
 from ltx.models.base import Model, batchnorm_scales, layer_kinds, tensors
+from ltx.models.skip import input_weights
 from ltx.streams import seeded
 
 
@@ -55,19 +58,26 @@ class Prunable(Knobs):
 class Layers:
     """A network's layers without their values: all that can be checked before any data is touched."""
 
-    sizes: dict[str, int]  # weights of every convolution and dense layer, prunable or not
+    shapes: dict[str, tuple[int, ...]]  # of every convolution's and dense layer's weights, prunable or not
     kinds: dict[str, str]  # conv | dense | output | shortcut
     prunable: tuple[str, ...]
     scales: dict[str, int] = field(default_factory=dict)  # channels of every BatchNorm that scales them
+    reading: tuple[str, ...] = ()  # weights with a column for each input, a skip layer's first
 
     @classmethod
-    def of(cls, network: nn.Module, rule: Prunable) -> Layers:
-        kinds = layer_kinds(network)
+    def of(cls, network: nn.Module, rule: Prunable, output: str | None) -> Layers:
+        """`output`: the weight of the layer that gives the outputs, as a trial of the network has found it."""
+        kinds = layer_kinds(network, output)
         prunable = rule.names(kinds)
         if not prunable:
             raise UserError(f"prunable.* leaves nothing to prune: the layers are {', '.join(kinds)}")
-        sizes = {name: network.get_parameter(name).numel() for name in kinds}
-        return cls(sizes, kinds, prunable, batchnorm_scales(network))
+        shapes = {name: tuple(network.get_parameter(name).shape) for name in kinds}
+        return cls(shapes, kinds, prunable, batchnorm_scales(network), input_weights(network))
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The number of weights of each layer."""
+        return {name: prod(shape) for name, shape in self.shapes.items()}
 
     @property
     def total(self) -> int:

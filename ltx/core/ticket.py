@@ -79,6 +79,10 @@ class Ticket:
         }
 
 
+Measure = Callable[[str], Tree]
+"""(train | val | test) -> the loss and the goal's measures of every replicate, by name, [R] on the CPU."""
+
+
 @dataclass(frozen=True)
 class Hooks:
     """All that a method may do inside training; each acts on stacked trees."""
@@ -88,8 +92,8 @@ class Hooks:
 
     Of what is trained, as the executor has it: a network that is physically cut has smaller tensors.
     """
-    project: Callable[[Tree, float], None] | None = None
-    """(weights, learning rate): a proximal step on what is trained, in place, after the optimizer's."""
+    project: Callable[[Tree, float, Tree], None] | None = None
+    """(weights, learning rate, memo): a proximal step on what is trained, in place, after the optimizer's."""
     regrow: Callable[[int, Tree, Tree, Tree], Tree | None] | None = None
     """(step, weights, dense gradients, mask) -> another mask of some layers, or None: before every update.
 
@@ -101,6 +105,11 @@ class Hooks:
 
     The memo is all that a watcher may remember: it is checkpointed, and comes back in `Trained`. It begins
     empty, is [R, ...] throughout and on the CPU, and its shapes depend on neither the epoch nor the replicate.
+    """
+    steer: Callable[[Tree, Tree, Measure], tuple[Tree, Tensor]] | None = None
+    """(weights, memo, measure) -> (memo, done): like `watch`, but of all replicates in one stack.
+
+    It may ask how good they are now, and what it remembers may change what `project` does.
     """
 
 
@@ -125,6 +134,7 @@ class Round:
     of: tuple[float, ...] = ()  # what it answers of a list that the method is given: densities, ratios
     hooks: Hooks = field(default_factory=Hooks)
     patience: int = 0  # evaluations without a new least validation loss that stop a replicate; 0 = never
+    tolerance: float = 1.0  # a new least loss is below this fraction of the least so far
     warm: Tree = field(default_factory=dict)  # an optimizer's state to begin with: `Trained.optimizer`
     keep_optimizer: bool = False  # whether the method wants to see that state at the end
     starts: tuple[int, ...] = ()  # each replicate's own start, where they differ

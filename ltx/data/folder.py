@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape, glob
 from pathlib import Path
 from typing import ClassVar
@@ -67,7 +67,8 @@ class ImageFolder(Dataset):
             if empty := [f"{part}/{name}" for name, n in zip(classes, counts, strict=True) if n == 0]:
                 raise UserError(f"{self.folder} has no images in {', '.join(empty)}: every class needs some")
         kept, held = hold_out(train.targets, max(1, round(len(train) / 10)))
-        return Data.of_images(train.take(kept), train.take(held), test, classes=len(classes))
+        data = Data.of_images(train.take(kept), train.take(held), test, classes=len(classes))
+        return replace(data, labels=tuple(classes))
 
     def fetch(self) -> None:
         """Decode the tree into the cache."""

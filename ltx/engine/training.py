@@ -41,7 +41,7 @@ class Training:
         self.memo: Tree = {}
         self.done = torch.zeros(task.replicates, dtype=torch.bool)
         self.spent = torch.zeros(task.replicates, dtype=torch.int64)  # steps of those that have stopped
-        self.patience = Patience(round.patience, task.replicates)
+        self.patience = Patience(round.patience, task.replicates, round.tolerance)
 
     def run(self, *, and_save: bool = False) -> Trained:
         """Train to the end, and save what is there then if others of the round are still to come."""
@@ -121,11 +121,11 @@ class Training:
         )
         self.optimizer.forget(self.executor.part(changed))
 
-    def _project(self, project: Callable[[Tree, float], None], rate: float) -> None:
+    def _project(self, project: Callable[[Tree, float, Tree], None], rate: float) -> None:
         """The method's proximal step; whoever has stopped stays where it is."""
         leaves, stopped = self.executor.leaves, (~self.running).nonzero().flatten().tolist()
         before = [(leaf[r], leaf[r].clone()) for leaf in leaves.values() for r in stopped]
-        project(leaves, rate)
+        project(leaves, rate, self.memo)
         for now, then in before:
             now.copy_(then)
 
@@ -153,9 +153,20 @@ class Training:
 
     def _watch(self) -> None:
         """At an epoch's end let the method look at the weights; what it remembers is folded into its memo."""
-        if self.round.hooks.watch and self.reached % self.plan.epoch == 0:
-            epoch, weights = self.reached // self.plan.epoch, self.executor.weights()
-            self.memo, self.done = self.round.hooks.watch(epoch, weights, self.memo)
+        hooks = self.round.hooks
+        if self.reached % self.plan.epoch or not (hooks.watch or hooks.steer):
+            return
+        weights = self.executor.weights()
+        if hooks.watch:
+            self.memo, self.done = hooks.watch(self.reached // self.plan.epoch, weights, self.memo)
+        if hooks.steer:
+            self.memo, self.done = hooks.steer(weights, self.memo, self._measure)
+
+    def _measure(self, split: str) -> Tree:
+        """How good the networks are now on a whole split."""
+        task, data = self.task, self.task.data
+        measured = evaluate(task.goal, self.executor, data.prepare, getattr(data, split))
+        return {name: value.cpu() for name, value in measured.items()}
 
     # -- what is measured -------------------------------------------------------------------------------------
 

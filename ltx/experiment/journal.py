@@ -10,11 +10,12 @@ from typing import Any, Protocol
 import torch
 from omegaconf import OmegaConf
 
+from ltx import manifest
 from ltx.core.checks import Checks
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Trained, Tree
 from ltx.errors import Died, Interrupted, UserError
-from ltx.experiment import manifest, tables
+from ltx.experiment import tables
 from ltx.experiment.machine import now
 from ltx.experiment.store import Store, ticket_identity
 from ltx.files import write
@@ -43,7 +44,7 @@ class Journal:
         self, store: Store, config: dict[str, Any], facts: dict[str, Any], checks: Checks, show: Show
     ) -> None:
         self.store, self.task, self.checks, self.show = store, store.task, checks, show
-        self.before = manifest.before(store.folder)
+        self.before = manifest.sound(store.folder)
         self.manifest = {**facts, "started": self.before.get("started", now())}
         self.tables = tables.Tables(store.folder, tables.columns(self.task.goal))
         self.record = tables.Record(self.task, facts["config"], facts["method"])
@@ -54,15 +55,9 @@ class Journal:
     def _altered(self) -> list[str]:
         """Which of the tables and the configuration are not what the folder's manifest says."""
         folder = self.store.folder
-        if self.before.get("status") == "running" or not (folder / manifest.FILE).exists():
-            return []  # killed, perhaps between a table and the manifest
-        if not self.before:
+        if not self.before and (folder / manifest.FILE).exists():
             return [manifest.FILE]
-        ours = [*(f"{name}.csv" for name in self.tables.all), CONFIG]
-        stored = self.before.get("files", {})
-        return [
-            name for name in ours if name in stored and manifest.sha256(folder / name, folder) != stored[name]
-        ]
+        return manifest.altered(folder, self.before)
 
     def __enter__(self) -> Journal:
         write(self.store.folder / CONFIG, self.config, self.store.folder)

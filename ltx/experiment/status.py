@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from ltx.errors import Busy, Damaged, Died, Interrupted, UserError
 from ltx.files import read_csv, read_json, write
+from ltx.manifest import altered
 from ltx.schema import MANIFEST, STATUS, SWEEP
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ def state(folder: Path) -> State:
     try:
         said = UNWRITTEN.get(folder) or read_json(folder / FILE, STATUS)
         manifest = read_json(folder / "manifest.json", MANIFEST)
+        if not said and (changed := altered(folder, manifest)):
+            raise Damaged(folder / changed[0], "it is missing or not what its checksum says")
         last = last_ticket(folder)
     except Damaged as error:
         return State("damaged", reason=str(error))

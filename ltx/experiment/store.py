@@ -199,6 +199,7 @@ class Store:
             except (FileNotFoundError, Damaged, Another, sealed.Outdated, KeyError):
                 continue
             self._write(round, trained)
+            self.damaged.pop(self._name(self.place(round)), None)
             return trained
         return None
 

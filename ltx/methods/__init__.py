@@ -4,8 +4,10 @@ from ltx.methods.at_init import SNIP, GraSP, MagnitudeAtInit, RandomAtInit, SynF
 from ltx.methods.base import Method
 from ltx.methods.channels import ChannelOneShot, ChannelRandom, ChannelSNIP, Slimming
 from ltx.methods.criterion import Criterion
+from ltx.methods.dynamic import SET
 from ltx.methods.early_bird import EarlyBird
 from ltx.methods.imp import IMP, OneShot
+from ltx.methods.lassonet import LassoNet
 from ltx.methods.retrain import FineTune, LRRewind
 from ltx.methods.transplant import Transplant
 
@@ -25,5 +27,7 @@ METHODS: dict[str, type[Method]] = {
     "channel_oneshot": ChannelOneShot,
     "channel_random": ChannelRandom,
     "channel_snip": ChannelSNIP,
+    "lassonet": LassoNet,
+    "set": SET,
     "transplant": Transplant,
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
+
 from ltx.core.recipe import STEPS, Plan, in_steps
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Tree
@@ -51,14 +53,14 @@ class AfterTraining(Method):
             )
 
     def check(self, layers: Layers, plan: Plan | None) -> None:
-        schedule = [self.kept(layers, level) for level in range(self.levels + 1)]
+        schedule = (self.kept(layers, level) for level in range(self.levels + 1))  # as far as it is possible
         for level, (parent, child) in enumerate(pairwise(schedule), start=1):
             empty = [name for name, count in child.items() if count < 1]
             if empty:
+                size = layers.sizes[empty[0]] if empty[0] else layers.free
                 raise UserError(
-                    f"method.levels={self.levels} is not possible: level {level} would empty {empty[0]} "
-                    f"(of {layers.sizes.get(empty[0], sum(layers.sizes.values()))} weights); "
-                    f"at most {level - 1} levels can be pruned"
+                    f"method.levels={self.levels} is not possible: level {level} would empty "
+                    f"{empty[0] or 'all layers'} (of {size} weights); at most {level - 1} levels can be pruned"
                 )
             demand(
                 parent != child,
@@ -102,7 +104,9 @@ class AfterTraining(Method):
         if self.scope == "layer":
             return masks.by_layer(scores, mask, kept)
         mask = masks.globally(scores, mask, kept[""])
-        if empty := masks.emptied(mask):
+        # A diverged replicate has no smallest weight, and its mask no meaning: it goes on, marked as diverged.
+        sound = torch.stack([scores[name].flatten(1).isfinite().all(1) for name in mask]).all(0)
+        if empty := masks.emptied({name: alive[sound] for name, alive in mask.items()}):
             raise NothingLeft(
                 f"level {level} would empty {empty[0]}, and the network would no longer connect: "
                 f"the run ends with level {level - 1}"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
@@ -14,8 +13,7 @@ from ltx.core.ticket import Round, Ticket, Tree
 from ltx.knobs import knob, one_of
 from ltx.methods.after import AfterTraining
 from ltx.methods.base import Search
-from ltx.pruning.scores import CRITERIA
-from ltx.streams import stream
+from ltx.pruning.scores import CRITERIA, uniform
 
 
 @dataclass(frozen=True)
@@ -37,17 +35,16 @@ class Criterion(AfterTraining):
         trained = yield Round(0, dense, plan, keep=(k,))
         ticket = dense.rewound(trained.at[k])
         for level in range(1, self.levels + 1):
-            before, after, noise = ticket.start(), trained.final, uniform(task, ticket, level)
-            scores = {name: CRITERIA[self.score](before[name], after[name], noise[name]) for name in noise}
+            noise = uniform(task.seeds, ticket.mask, "criterion", level)
+            scores = self.scores(ticket.start(), trained.final, noise)
             ticket = ticket.masked(self.pruned(task, scores, ticket.mask, level))
             trained = yield Round(level, ticket, plan, start=k, kept=self.kept(task.layers, level))
 
-
-def uniform(task: Task, ticket: Ticket, level: int) -> Tree:
-    """U(0, 1) for every prunable weight, from a stream of its own for each seed, level and layer."""
-
-    def draw(name: str, seed: int) -> Tensor:
-        generator = stream(seed, "criterion", level, name)
-        return torch.rand(ticket.mask[name][0].shape, generator=generator)
-
-    return {name: torch.stack([draw(name, s) for s in task.seeds]).to(task.device) for name in ticket.mask}
+    def scores(self, initial: Tree, final: Tree, noise: Tree) -> Tree:
+        """How much each weight matters in its layer or, with scope=global, among all: ranks are of that many."""
+        score = CRITERIA[self.score]
+        if self.scope == "layer":
+            return {name: score(initial[name], final[name], there) for name, there in noise.items()}
+        flat = [torch.cat([tree[name].flatten(1) for name in noise], 1) for tree in (initial, final, noise)]
+        parts = score(*flat).split([there[0].numel() for there in noise.values()], 1)
+        return {name: part.view_as(noise[name]) for name, part in zip(noise, parts, strict=True)}

@@ -88,15 +88,15 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def layer_kinds(network: nn.Module) -> dict[str, str]:
+def layer_kinds(network: nn.Module, output: str | None) -> dict[str, str]:
     """Each convolution or dense weight's parameter name, in network order, and its kind.
 
-    The kind is "conv", "dense", "output" (the last Linear) or "shortcut" (a 1x1 convolution whose path says
-    shortcut or downsample, as in residual networks). Layers are known by module type; attention's projections
+    The kind is "conv", "dense", "output" (the weight of that name) or "shortcut" (a 1x1 convolution whose path
+    says shortcut or downsample, as in residual networks). Layers are known by module type; attention's projections
     are dense. Biases and normalisation never appear, nor do embeddings, recurrent layers or reparametrised
     weights. A tied weight appears once; a network that ends in a convolution has no output.
     """
-    kinds, output = {}, None
+    kinds = {}
     for name, _ in network.named_parameters():
         path, _, leaf = name.rpartition(".")
         layer = network.get_submodule(path)
@@ -104,10 +104,10 @@ def layer_kinds(network: nn.Module) -> dict[str, str]:
             residual = "shortcut" in path or "downsample" in path
             kinds[name] = "shortcut" if residual and set(layer.kernel_size) == {1} else "conv"
         elif isinstance(layer, nn.Linear) and leaf == "weight":
-            kinds[name], output = "dense", name
+            kinds[name] = "output" if name == output else "dense"
         elif isinstance(layer, nn.MultiheadAttention) and leaf.endswith("proj_weight"):
             kinds[name] = "dense"
-    return kinds | ({output: "output"} if output else {})
+    return kinds
 
 
 def batchnorm_scales(network: nn.Module) -> dict[str, int]:

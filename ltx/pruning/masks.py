@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from math import prod
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,13 +15,18 @@ from ltx.core.ticket import Tree
 def top(scores: Tensor, alive: Tensor, count: int) -> Tensor:
     """Mask [R, n] of the `count` highest-scored living entries of each row; scores and alive are [R, n].
 
-    A stable sort, so that equal scores are kept from the lowest index on and never one too many is pruned
-    (a threshold prunes ties together). NaN, the score of a diverged replicate, counts as lowest.
+    Equal scores are kept from the lowest index on, and never one too many is pruned (a threshold alone prunes
+    ties together). NaN, the score of a diverged replicate, counts as lowest.
     """
     assert count <= int(alive.sum(1).min()), "only what lives can be kept"
+    if not count:
+        return torch.zeros_like(alive)
     ranked = torch.where(alive, scores.nan_to_num(nan=-torch.finfo(scores.dtype).max), -torch.inf)
-    best = ranked.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return torch.zeros_like(alive).scatter_(1, best, True)
+    # By the least score that is kept: three times as fast as a sort of 266,000.
+    least = ranked.kthvalue(ranked.shape[1] - count + 1, dim=1, keepdim=True).values
+    above, tied = ranked > least, (ranked == least) & alive
+    room = count - above.sum(1, keepdim=True)
+    return above | (tied & (tied.cumsum(1) <= room))
 
 
 def by_layer(scores: Tree, mask: Tree, kept: dict[str, int]) -> Tree:
@@ -42,6 +50,29 @@ def connected(scores: Tree, kept: int) -> Tree:
     every = {name: torch.ones_like(part, dtype=torch.bool) for name, part in scores.items()}
     first = {name: torch.where(top(part, every[name], 1), torch.inf, part) for name, part in scores.items()}
     return globally(first, every, max(kept, len(scores)))
+
+
+def erdos_renyi(shapes: Mapping[str, Sequence[int]], kept: int) -> dict[str, int]:
+    """Weights for each layer in proportion to the sum of its sides, none above its size, `kept` in all.
+
+    So the connections of two layers of n and m units are those of a random graph, p ~ (n + m) / nm (Mocanu et
+    al. 2018, equation 3); with a convolution's kernel among its sides, ERK (Evci et al. 2020, section 3).
+    """
+    counts: dict[str, int] = {}
+    while True:
+        free = {name: sum(shape) for name, shape in shapes.items() if name not in counts}
+        share = (kept - sum(counts.values())) / max(1, sum(free.values()))
+        full = [name for name, sides in free.items() if share * sides >= prod(shapes[name])]
+        if not full:
+            break
+        counts |= {name: prod(shapes[name]) for name in full}
+    counts |= {name: int(share * sides) for name, sides in free.items()}
+    last = sorted(
+        free, key=lambda name: share * free[name] % 1, reverse=True
+    )  # rounded up, so that all are given
+    for name in last[: kept - sum(counts.values())]:
+        counts[name] += 1
+    return {name: counts[name] for name in shapes}
 
 
 def emptied(mask: Tree) -> list[str]:

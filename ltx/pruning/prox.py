@@ -68,3 +68,34 @@ def by_feature(weights: Tensor, groups: Tensor | None) -> Tensor:
 def spread(values: Tensor, groups: Tensor | None) -> Tensor:
     """What belongs to each group, for every feature of it: [..., groups] to [..., d]."""
     return values if groups is None else values[..., groups]
+
+
+def first_threshold(skip: Tensor, first: Tensor, M: float) -> Tensor:
+    """The largest 2^k · 1e-6 that, applied over and over, still leaves every feature: where a path may begin, [...].
+
+    As lassonet's `lambda_start`, groups forgotten as there: the operator is applied until no skip weight moves by
+    1e-5, at most 10,000 times. It need not be: while s of its weights are bound a feature's norm falls by
+    t / (1 + s M²) each time. `skip` [..., K, d] and `first` [..., h, d] must keep to the hierarchy.
+    """
+    norm, size = skip.square().sum(-2).sqrt(), first.abs().sort(-2, descending=True).values
+    bound = torch.arange(1, first.shape[-2] + 1, device=first.device)[:, None]
+    falls = (size - torch.cat([size[..., 1:, :], torch.zeros_like(size[..., :1, :])], -2)) / M
+    pieces = [
+        torch.zeros_like(norm)[..., None, :],
+        (norm - size[..., 0, :] / M)[..., None, :],
+        (1 + bound * M**2) * falls,
+    ]
+    spent = torch.cat(pieces, -2).cumsum(
+        -2
+    )  # t x times until s weights are bound, s = 0 to h, and then until 0
+    share = skip.abs().amax(-2) / norm.clamp_min(TINY)  # of the largest weight in what the norm falls by
+    found = torch.full(skip.shape[:-2], 1e-6, device=skip.device)
+    while True:
+        twice = 2 * found
+        slow = ((twice[..., None] * share / 1e-5 - 1) / M**2).floor().long() + 1  # so many bound make it slow
+        slow = slow.clamp(0, first.shape[-2] + 1)
+        until = spent.gather(-2, slow[..., None, :])[..., 0, :].amax(-1) / twice
+        gone = spent[..., -1, :].amin(-1) / twice <= until.clamp_max(10_000)
+        if bool(gone.all()):
+            return found
+        found = torch.where(gone, found, twice)

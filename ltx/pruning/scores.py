@@ -8,11 +8,24 @@ import torch
 from torch import Tensor
 
 from ltx.core.ticket import Tree
+from ltx.streams import stream
 
 
 def magnitude(weights: Tree) -> Tree:
     """|w| (Han et al. 2015)."""
     return {name: tensor.abs() for name, tensor in weights.items() if tensor.is_floating_point()}
+
+
+def uniform(seeds: Iterable[int], like: Tree, *purpose: object) -> Tree:
+    """U(0, 1) for every entry of `like` [R, *shape], from a stream of its own for each seed, purpose and layer."""
+
+    def draw(name: str, seed: int) -> Tensor:
+        return torch.rand(like[name].shape[1:], generator=stream(seed, *purpose, name))
+
+    return {
+        name: torch.stack([draw(name, seed) for seed in seeds]).to(tensor.device)
+        for name, tensor in like.items()
+    }
 
 
 # -- after training: one layer of R replicates

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from ltx.errors import unknown
+from ltx.manifest import enter
 from ltx.report import pages
 from ltx.report.comparison import CONFIGS, Comparison, compare
 from ltx.report.runs import find_runs
@@ -51,6 +52,8 @@ def write(comparison: Comparison, out: Path | None = None, pdf: bool = False) ->
     if comparison.panelled:
         drawn = plots.write_comparison(folder, comparison, kinds)
         files += [*pages.write(folder, pages.overview(comparison)), *drawn]
+    for run in comparison.runs:
+        enter(run.path, files)
     return files
 
 

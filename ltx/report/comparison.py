@@ -172,7 +172,8 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         left_out += [f"{run.path / 'config.yaml'} is missing or damaged" for run in runs if not run.known]
         runs = [run for run in runs if run.known]
     more = [f"Left out: {len(left_out) - FEW} runs more."] if len(left_out) > FEW else []
-    return runs, [f"Left out: {what}." for what in left_out[:FEW]] + more
+    altered = [f"{note}." for run in runs for note in run.notes]
+    return runs, [f"Left out: {what}." for what in left_out[:FEW]] + more + altered
 
 
 def incomplete(runs: Sequence[Run]) -> list[str]:

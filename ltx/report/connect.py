@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from ltx.errors import UserError
+from ltx.files import write
 from ltx.report import style
 from ltx.report.masks import spread
 from ltx.report.stats import band
@@ -32,7 +33,7 @@ def draw(folder: Path, title: str, notes: Sequence[str] = ()) -> list[Path]:
     lines, barriers = lines.dropna(), barriers.dropna()
     if barriers.empty:
         raise UserError(f"every pair of copies has diverged: there is nothing to draw in {folder}")
-    (folder / "connect.md").write_text(markdown(barriers, title, notes), encoding="utf-8")
+    write(folder / "connect.md", markdown(barriers, title, notes).encode())
     files = [folder / "connect.md"]
     with matplotlib.rc_context(STYLE):
         for name, figure in (

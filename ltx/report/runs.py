@@ -12,6 +12,7 @@ import pandas as pd
 
 from ltx.errors import Damaged, UserError
 from ltx.files import read_bytes, read_json, read_yaml
+from ltx.manifest import notes
 from ltx.schema import MANIFEST
 
 NETWORK = ["role", "draw", "level", "seed"]  # what names one trained network within a run
@@ -68,6 +69,7 @@ class Run:
     status: str
     settings: Mapping[str, str]
     known: bool = True  # whether the configuration could be read
+    notes: Sequence[str] = ()  # on tables that are not what the run wrote
     tables: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @property
@@ -151,7 +153,7 @@ def read_run(path: Path) -> Run:
         rest["dataset.fingerprint"] = str(manifest["fingerprint"])
     settings = names | {key: value for key, value in rest.items() if key not in POOLED and key not in names}
     status = str(manifest.get("status", "unknown"))
-    return Run(path, levels, status, settings, known=bool(config))
+    return Run(path, levels, status, settings, known=bool(config), notes=notes(path, manifest))
 
 
 def empty(name: str) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from ltx.experiment.progress import Progress as Show
 from ltx.experiment.store import mask_digest, ticket_identity
 from ltx.experiment.tables import number, table
 from ltx.files import write
+from ltx.manifest import enter
 from ltx.report.connect import draw
 from ltx.study.line import POINTS, barrier, between, doubled, halves, twins
 from ltx.study.reopen import diverged, load_task, open_ticket, reopen, trained_levels
@@ -84,7 +85,8 @@ def connect(
         tabulate(out, manifest["tag"])
     statistics = "measured at each point, on an epoch of training batches" if recalibrate else "interpolated"
     notes = [f"BatchNorm's running statistics are {statistics}."] if normalised else []
-    draw(out, f"{manifest['config']} · {manifest['method']}", notes)
+    drawn = draw(out, f"{manifest['config']} · {manifest['method']}", notes)
+    enter(folder, [*drawn, *out.glob("*.csv"), *out.glob("level_*.safetensors")])
     return out
 
 

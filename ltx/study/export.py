@@ -258,7 +258,7 @@ def about(chosen: Chosen, *, as_int8: bool) -> dict[str, Any]:
 
 def names(task: Task) -> list[str]:
     """What the outputs stand for: a folder's names of its classes, else their numbers."""
-    return list(getattr(task.data, "class_names", ()) or map(str, range(task.data.outputs)))
+    return list(task.data.labels or map(str, range(task.data.outputs)))
 
 
 def card(path: Path, facts: dict[str, Any], *, graph: bool) -> str:

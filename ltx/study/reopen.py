@@ -119,8 +119,9 @@ class Kept:
 
     @cached_property
     def mask(self) -> Tree:
-        """Bool, True = alive; prunable weights only."""
-        return self._ticket.mask
+        """Bool, True = alive when training ended; prunable weights only."""
+        (tree, header), (_, about) = self._trained, self._opened
+        return self._of_seed(unpacked_mask(tree, about["layers"]), header) or self._ticket.mask
 
     @cached_property
     def start(self) -> Tree:
@@ -130,7 +131,7 @@ class Kept:
     @cached_property
     def trained(self) -> Tree:
         """The parameters and buffers that training ended with."""
-        tree, header = open_file(self.folder, self.level, self.name, "trained")
+        tree, header = self._trained
         return self._of_seed(below(tree, "final/"), header)
 
     @property
@@ -139,8 +140,16 @@ class Kept:
         return f"{self.role}_{self.draw}" if self.draw else self.role
 
     @cached_property
+    def _trained(self) -> tuple[Tree, Header]:
+        return open_file(self.folder, self.level, self.name, "trained")
+
+    @cached_property
+    def _opened(self) -> tuple[Ticket, Header]:
+        return open_ticket(self.folder, self.level, self.name)
+
+    @cached_property
     def _ticket(self) -> Ticket:
-        ticket, header = open_ticket(self.folder, self.level, self.name)
+        ticket, header = self._opened
         return Ticket(self._of_seed(ticket.weights, header), self._of_seed(ticket.mask, header))
 
     def _of_seed(self, tree: Tree, header: Header) -> Tree:

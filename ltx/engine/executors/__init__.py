@@ -7,11 +7,12 @@ from ltx.core.ticket import Round
 from ltx.engine.executors.base import Executor
 from ltx.engine.executors.channels import Channels
 from ltx.engine.executors.separate import Separate
+from ltx.engine.executors.skip import StackedSkip
 from ltx.engine.executors.stacked import Stacked
 
-__all__ = ["EXECUTORS", "Channels", "Executor", "Separate", "Stacked", "choose"]
+__all__ = ["EXECUTORS", "Channels", "Executor", "Separate", "Stacked", "StackedSkip", "choose"]
 
-EXECUTORS: tuple[type[Executor], ...] = (Channels, Stacked, Separate)
+EXECUTORS: tuple[type[Executor], ...] = (Channels, Stacked, StackedSkip, Separate)
 """The first that suits is taken; the order is one of measured speed."""
 
 

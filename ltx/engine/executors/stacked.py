@@ -29,11 +29,13 @@ class Stacked(Dense):
     def suits(cls, network: nn.Module, task: Task, round: Round) -> bool:
         return round.plan.precision == "float32" and stackable(network)
 
-    def __init__(self, task: Task, round: Round) -> None:
+    def __init__(self, task: Task, round: Round, within: str = "") -> None:
+        """`within`: the part of the network that is such a stack of layers."""
         network = task.network()
         super().__init__(network, round)
         self.goal, batch = task.goal, round.plan.batch_size
-        names = [name for name, layer in network.named_children() if isinstance(layer, nn.Linear)]
+        layers = network.get_submodule(within).named_children()
+        names = [f"{within}.{name}".lstrip(".") for name, layer in layers if isinstance(layer, nn.Linear)]
         self.layers = [self.leaves[f"{name}.weight"] for name in names]  # [R, out, in]
         self.biases = [self.leaves[f"{name}.bias"][:, None] for name in names]  # [R, 1, out]
         replicates = self.layers[0].shape[0]
@@ -46,20 +48,29 @@ class Stacked(Dense):
 
     @torch.no_grad()
     def backward(self, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
-        active, delta, last = self.active, self.delta, len(self.layers)
+        self.ahead(inputs)
+        loss, self.delta[-1] = self.goal.backward(self.active[-1], targets)
+        self.back()
+        return loss
+
+    def ahead(self, inputs: Tensor) -> None:
+        """Fill `active` from the inputs to the outputs."""
+        active, last = self.active, len(self.layers)
         active[0] = inputs.flatten(2)
         for i, (weight, bias) in enumerate(zip(self.layers, self.biases, strict=True)):
             torch.baddbmm(bias, active[i], weight.transpose(1, 2), out=active[i + 1])
             if i + 1 < last:
                 active[i + 1].relu_()
-        loss, delta[last] = self.goal.backward(active[last], targets)
-        for i in reversed(range(last)):
+
+    def back(self) -> None:
+        """Fill the gradients from that of the outputs."""
+        active, delta = self.active, self.delta
+        for i in reversed(range(len(self.layers))):
             torch.bmm(delta[i + 1].transpose(1, 2), active[i], out=self.weight_grads[i])
             torch.sum(delta[i + 1], 1, keepdim=True, out=self.bias_grads[i])
             if i:  # the inputs need no gradient
                 torch.bmm(delta[i + 1], self.layers[i], out=delta[i])
                 torch.ops.aten.threshold_backward.grad_input(delta[i], active[i], 0, grad_input=delta[i])
-        return loss
 
     @torch.no_grad()
     def outputs(self, inputs: Tensor) -> Tensor:
