@@ -84,7 +84,7 @@ def quiet() -> Iterator[None]:
 
 
 def state_dict(network: Deployed, shape: Shape) -> bytes:
-    """What `torch.save` makes of the network's tensors; `torch.load(..., weights_only=True)` reads it."""
+    """What `torch.save` makes of the network's tensors, which PyTorch reads with weights_only=True."""
     file = BytesIO()
     torch.save(network.network.state_dict(), file)
     return file.getvalue()
