@@ -27,7 +27,7 @@ from ltx.core.recipe import Plan
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket
 from ltx.data.base import Data, Split
-from ltx.engine.device import tune
+from ltx.engine.device import keep_memory
 from ltx.engine.evaluate import evaluate
 from ltx.engine.executors import Separate, Stacked, choose
 from ltx.engine.executors.separate import layout
@@ -278,7 +278,8 @@ def resnet20() -> None:
 
 
 if __name__ == "__main__":
-    tune()
+    keep_memory()
+    torch.set_flush_denormal(True)
     print(
         f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians of {TURNS} turns"
     )

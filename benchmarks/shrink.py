@@ -19,7 +19,7 @@ from ltx.config.compose import compose
 from ltx.core.task import Task
 from ltx.core.ticket import Round
 from ltx.data.base import Data, Pixels, Split
-from ltx.engine.device import tune
+from ltx.engine.device import keep_memory
 from ltx.engine.training import Training
 from ltx.experiment.cost import macs
 from ltx.experiment.machine import machine
@@ -66,7 +66,8 @@ def step(side: Training, device: torch.device) -> float:
 
 
 def main(name: str = "cpu", batch: str = "256") -> None:
-    tune()
+    keep_memory()
+    torch.set_flush_denormal(True)
     device = torch.device(name)
     task, dense = task_of(device, int(batch))
     sides = {ratio: training(task, dense, ratio) for ratio in RATIOS}

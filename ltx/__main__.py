@@ -1,5 +1,17 @@
-"""`python -m ltx`."""
+"""The command `ltx`, and `python -m ltx`."""
 
-from ltx.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; Ctrl-C while it is still being loaded is no traceback either."""
+    try:
+        from ltx.cli import main as run
+    except KeyboardInterrupt:
+        print("ltx: stopped", file=sys.stderr)
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from ltx import __version__
-from ltx.errors import Failed, Interrupted, UserError
+from ltx.errors import Failed, Interrupted, UserError, demand, plain, shortened
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +57,11 @@ Where = Annotated[
 Interval = Annotated[bool, typer.Option("--interval", help="95 % intervals over seeds, not min to max")]
 Against = Annotated[
     str | None, typer.Option(metavar="LINE", help="what is subtracted from every other line of its panel")
+]
+
+
+Trust = Annotated[
+    bool, typer.Option("--trust", help="run the code that the folder's configuration names: model.path, ...")
 ]
 
 
@@ -134,6 +141,7 @@ def plot(
     """Draw figures and tables of every run below the paths, compared."""
     from ltx.report import draw
 
+    check_tolerance(tolerance)
     how = {"tolerance": tolerance, "by": by, "where": where or (), "interval": interval, "against": against}
     for file in draw(paths, out=out, pdf=pdf, **how):
         typer.echo(file)
@@ -155,8 +163,14 @@ def table(
     """Print the tables of every run below the paths: means, smallest matching tickets, paired differences."""
     from ltx.report import show
 
+    check_tolerance(tolerance)
     how = {"tolerance": tolerance, "by": by, "where": where or (), "interval": interval, "against": against}
     show(paths, format, only, **how)
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Refuse what is no fraction; raises UserError."""
+    demand(0 <= tolerance < 1, "--tolerance", tolerance, "it must lie in [0, 1)")
 
 
 @app.command()
@@ -214,11 +228,12 @@ def connect(
     steps: Annotated[str | None, typer.Option(help="as in 0,500,2ep; else the run's rewind step")] = None,
     recalibrate: Annotated[bool, typer.Option("--recalibrate", help="BatchNorm measured anew")] = False,
     device: Annotated[str | None, typer.Option(help="else the run's own")] = None,
+    trust: Trust = False,
 ) -> None:
     """Linear mode connectivity: how SGD noise after step k decides what a run's networks become."""
     from ltx.study.connect import connect
 
-    out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device)
+    out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device, trust=trust)
     typer.echo((out / "connect.md").read_text(encoding="utf-8"))
 
 
@@ -250,30 +265,85 @@ def compare(
     run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
     other: Annotated[Path | None, typer.Option(help="another run on the same data")] = None,
     levels: Annotated[str | None, typer.Option(help="as in 0,7,16; else all")] = None,
+    trust: Trust = False,
 ) -> None:
     """What tickets are: how far they agree with each other, with the dense network and with what they were cut from."""
     from ltx.study.compare import compare
 
-    typer.echo((compare(run, levels, other) / "compare.md").read_text(encoding="utf-8"))
+    typer.echo((compare(run, levels, other, trust=trust) / "compare.md").read_text(encoding="utf-8"))
 
 
 def main() -> None:
     """Run the command; a user's mistake is one line and exit code 2, a failed job 1, a requested stop 130."""
+    try:
+        prepare()
+        try:
+            app(standalone_mode=False)
+        finally:
+            sys.stdout.flush()
+    except UserError as error:
+        leave(str(error), 2)
+    except BrokenPipeError:  # `| head` has seen enough
+        leave("", 1)
+    except OSError as error:  # a disk, a folder or a stream that is not as it should be
+        name = f" {shortened(str(error.filename))}" if error.filename else ""
+        leave(f"{error.strerror or error}{name}", 2)
+    except Failed as error:
+        leave(str(error), 1)
+    except (Interrupted, KeyboardInterrupt, typer.Abort) as stop:
+        leave(str(stop) or "stopped", 130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        usage(error)
+
+
+def prepare() -> None:
+    """Make sure of what Python, torch and matplotlib take for granted; raises UserError."""
     # libgomp's threads spin while they wait: 300,000 turns, where another process needs the core. With 3,000 two
     # digits experiments side by side on 2 cores take 45 s instead of minutes, one alone 19 s instead of 17.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # read when torch is loaded
+    os.environ["MPLBACKEND"] = "agg"  # figures are files
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever called
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream := getattr(sys, name), TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters
     try:
-        app()
-    except UserError as error:
-        print(f"ltx: {error}", file=sys.stderr)
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the working directory is gone; change into another") from None
+    if "TORCH_LOGS" in os.environ:
+        try:
+            import torch  # noqa: F401
+        except ValueError:
+            raise UserError(
+                f"TORCH_LOGS={os.environ['TORCH_LOGS']} is not possible: torch has no such log"
+            ) from None
+
+
+def usage(error: Any) -> NoReturn:
+    """What the parser of the command line refused; where nothing was typed at all, the help that it made of that."""
+    told = error.format_message()
+    if "\n" in told:
+        print(told)
         sys.exit(2)
-    except Failed as error:
-        print(f"ltx: {error}", file=sys.stderr)
-        sys.exit(1)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"ltx: {stop or 'stopped'}", file=sys.stderr)
-        sys.exit(130)
+    command = error.ctx.command_path if error.ctx else "ltx"
+    leave(f"{told} `{command} --help` says what there is", 2)
+
+
+def leave(line: str, code: int) -> NoReturn:
+    """Say why on one line, and end the process, whose output may have nowhere to go."""
+    with suppress(OSError):
+        if line:
+            print(f"ltx: {plain(' '.join(line.split()))}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would try again at its end, and fail
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LINE = 160
+"""Characters of somebody else's text that still make a readable line."""
 MANY = 40
 """Names that still make a readable line."""
 
@@ -51,7 +53,18 @@ class Interrupted(Exception):
 def demand(condition: bool, key: str, value: object, allowed: str) -> None:
     """Refuse a value that a user typed, in one line."""
     if not condition:
-        raise UserError(f"{key}={value} is not possible: {allowed}")
+        raise UserError(f"{key}={shortened(str(value))} is not possible: {allowed}")
+
+
+def plain(text: str) -> str:
+    """A text whose unseen characters, which could steer a terminal, are written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str) -> str:
+    """A text that fits on a line, unseen characters written out."""
+    text = plain(text[: 2 * LINE])
+    return text if len(text) <= LINE else f"{text[: LINE // 2]}..."
 
 
 def unknown(key: str, value: str, allowed: Iterable[str]) -> UserError:
@@ -59,4 +72,4 @@ def unknown(key: str, value: str, allowed: Iterable[str]) -> UserError:
     near = get_close_matches(value, names := list(allowed), cutoff=0.5)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
     hints += [f"choose from {', '.join(names)}"] if len(names) <= MANY or not near else []
-    return UserError(f"{key}={value} does not exist; {' '.join(hints)}")
+    return UserError(f"{key}={shortened(value)} does not exist; {' '.join(hints)}")

@@ -27,7 +27,12 @@ def load(key: str, entry: EntryPoint) -> Any:
 
 
 def load_path(key: str, path: str) -> Any:
-    """The object at `package.module:name`."""
+    """The object at `package.module:name`; raises UserError, for a module of Python's own too."""
+    house = path.partition(":")[0].partition(".")[0]
+    if house in sys.stdlib_module_names:
+        raise UserError(
+            f"{key}={path} is not possible: {house} is a module of Python's own; call yours otherwise"
+        )
     return load(key, EntryPoint("path", path, "ltx"))
 
 

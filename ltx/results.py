@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ltx import report
-from ltx.errors import UserError, unknown
+from ltx.errors import UserError, demand, unknown
 from ltx.files import read_json, read_yaml
 from ltx.manifest import notes
+from ltx.report.features import ranked
 from ltx.report.objective import Objective, objective
 from ltx.report.runs import COLUMNS, POOLED, find_runs, mapping, read_table
 from ltx.schema import MANIFEST
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 TABLES = [file.removesuffix(".csv") for file in COLUMNS]
 
 
-def load(*paths: str | os.PathLike[str]) -> Results:
-    """The runs at or below the paths, as far as they have come; raises UserError if there is none."""
-    found = Results(find_runs([Path(path) for path in paths]))
+def load(*paths: str | os.PathLike[str], trust: bool = False) -> Results:
+    """The runs at or below the paths, as far as they have come; raises UserError if there is none.
+
+    `trust`: networks and examples may be made by code that a run's configuration names (model.path, dataset.path).
+    """
+    found = Results(find_runs([Path(path) for path in paths]), trust=trust)
     for note in found.notes():
         warnings.warn(note, stacklevel=2)
     return found
@@ -62,9 +66,15 @@ class Results:
     """of Early-Bird tickets: how far masks of two epochs are apart"""
     gammas: pd.DataFrame
     """of Early-Bird tickets: how BatchNorm's scales lie"""
+    path: pd.DataFrame
+    """of LassoNet: a row per point of every seed's path"""
+    importance: pd.DataFrame
+    """of LassoNet: of every feature and seed, its rank (1 = left last) and the lambda at which it left for good"""
+    groups: pd.DataFrame
+    """of group lasso: how many neurons, filters or inputs of each layer every lambda leaves"""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.folders = list(folders)
+    def __init__(self, folders: Sequence[Path], *, trust: bool = False) -> None:
+        self.folders, self.trust = list(folders), trust
         names = [f"{folder.parent.name}/{folder.name}" for folder in self.folders]
         self.names = names if len(set(names)) == len(names) else list(map(str, self.folders))
 
@@ -126,6 +136,15 @@ class Results:
         manifests = [mapping(read_json, folder / "manifest.json", MANIFEST) for folder in self.folders]
         return [note for pair in zip(self.folders, manifests, strict=True) for note in notes(*pair)]
 
+    def features(self, k: int) -> list[str]:
+        """The k features that stayed longest on LassoNet's paths, by their mean rank over seeds, the first first.
+
+        Raises UserError if no run has a path, or there are fewer features.
+        """
+        found = ranked(self.importance)
+        demand(1 <= k <= len(found), "k", k, f"there are {len(found)} features on a path")
+        return list(found.feature[:k])
+
     # -- one run --------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -137,7 +156,7 @@ class Results:
                 raise unknown("run", which, self.names)
             which = self.names.index(which)
         chosen = self.folders[which]
-        return Results(chosen if isinstance(chosen, list) else [chosen])
+        return Results(chosen if isinstance(chosen, list) else [chosen], trust=self.trust)
 
     @property
     def folder(self) -> Path:
@@ -177,11 +196,11 @@ class Results:
         from ltx.models.base import filled
         from ltx.study.reopen import reopen, skeleton
 
-        network = skeleton(reopen(self.folder, "cpu"))
+        network = skeleton(reopen(self.folder, "cpu", trust=self.trust))
         return filled(network, self.ticket(level, seed, role, draw).trained).eval()
 
     def examples(self, split: str = "test") -> tuple[Tensor, Tensor]:
         """Images [N, C, H, W] as the networks see them and labels [N] of the run's train, val or test split."""
         from ltx.study.reopen import examples, reopen
 
-        return examples(reopen(self.folder, "cpu"), self.manifest, split)
+        return examples(reopen(self.folder, "cpu", trust=self.trust), self.manifest, split)

@@ -35,6 +35,22 @@ class Raises(Net):
             raise ZeroDivisionError("no weight is left")
         return super().forward(x)
 
+class Odd(Exception):
+    def __init__(self, one, other):
+        super().__init__(f"{one} and {other}")
+
+class Unsendable(Net):
+    def forward(self, x):
+        if len(x) > 8 and not Path("mended").exists():
+            raise Odd("this", "that")  # which cannot be made again from its text
+        return super().forward(x)
+
+class Exits(Net):
+    def forward(self, x):
+        if len(x) > 8 and not Path("mended").exists():
+            raise SystemExit("goodbye")
+        return super().forward(x)
+
 class Dies(Net):
     def forward(self, x):
         if len(x) > 8 and not Path("mended").exists():  # not when it is only tried

@@ -122,8 +122,8 @@ def test_nothing_but_tensors_is_loaded():
 
 # What users type. Extending it is a line here; changing a line breaks somebody's script.
 SURFACE = {
-    "compare": "run --other --levels",
-    "connect": "run --levels --steps --recalibrate --device",
+    "compare": "run --other --levels --trust",
+    "connect": "run --levels --steps --recalibrate --device --trust",
     "data fetch": "names --root",
     "export": "run --to --density --level --matching --role --seed --masked --int8 --out",
     "grade": "paths --claims --format",

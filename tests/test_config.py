@@ -4,11 +4,13 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY
+from omegaconf import OmegaConf
 
 from ltx import data
 from ltx.config.compose import compose
@@ -101,6 +103,26 @@ MISTAKES = [
     ("seed=range(1,3)", "seed=range(1,3) names several values"),
     ("method=imp,oneshot", "method=imp,oneshot names several values"),
     ("out=${oc.env:HOME}", "out", "oc.env"),
+    ("out=${oc.${seed}:HOME}", "out", "oc."),
+    ("recipe.steps=" + "9" * 5000, "recipe.steps=9", "digits"),
+    ("seed=9223372036854775808", "seed=9223372036854775808", "below 2^63"),
+    ("seed=9223372036854775807 replicates=2", "replicates=2", "2^63"),
+    ("recipe.augment.pad=8", "recipe.augment.pad=8", "images of 8x8"),
+    ("method.levels=100000000", "method.levels=100000000", "at most 47 levels"),
+    ("method.levels=10000000 method.rate=1e-7", "method.levels=10000000", "would prune no weight"),
+    ("model.hidden=[1000000000000]", "model.hidden=[1000000000000]", "this machine has"),
+    ("model.hidden=[3000000000000000000]", "model.hidden=[3000000000000000000]", "no memory"),
+    ("model=conv2 model.width=1e9", "model.width=1000000000.0"),
+    ("controls=[[reinit]]", "controls=", "a list"),
+    ("recipe.drops=[[1]]", "recipe.drops=[1]", "single values"),
+    ("device=meta", "device=meta", "auto, cpu"),
+    ("device=cpu:7", "device=cpu:7", "auto, cpu"),
+    ("device=mps", "device=mps", "auto, cpu"),
+    ("model=custom model.path=os:abort", "model.path=os:abort", "Python's own"),
+    ("hydra.run.dir=/proc/x", "hydra.run.dir=/proc/x", "a sweep has"),
+    ("+hydra.nosuch=1", "+hydra.nosuch=1", "a sweep has"),
+    ("=1", "'=1' is not KEY=VALUE"),
+    ("out=" + "a" * 300, "out=aaa", "no folder has such a name"),
     ("model=${oc.env:HOME}", "model=${oc.env:HOME}"),
     ("out=${nothing}", "out", "nothing"),
 ]
@@ -169,6 +191,22 @@ FILES = {
         "hydra: {callbacks: {evil: {_target_: os.system, command: 'touch PWNED'}}}",
         ["hydra.callbacks.evil._target_=os.system is refused"],
     ),
+    "environment": (
+        "hydra: {job: {env_set: {PATH: /tmp}}}",
+        ["environment.yaml", "hydra.job.env_set.PATH=/tmp"],
+    ),
+    "setup": ("hydra: {launcher: {setup: [touch PWNED]}}", ["setup.yaml", "hydra.launcher.setup"]),
+    "sweeper": ("hydra: {sweeper: {_target_: os.abort}}", ["hydra.sweeper._target_=os.abort is refused"]),
+    "place": ("hydra: {run: {dir: elsewhere}}", ["hydra.run.dir=elsewhere is refused"]),
+    "mode": ("hydra: {mode: MULTIRUN}", ["mode.yaml", "hydra.mode="]),
+    "bomb": (
+        "a: &a [1,1,1,1,1]\n"
+        + "".join(f"{n}: &{n} [{','.join('*' + p for _ in range(9))}]\n" for p, n in pairwise("abcdefgh")),
+        ["bomb.yaml", "values"],
+    ),
+    "deep": ("a: " + "[" * 3000 + "]" * 3000, ["deep.yaml", "too deep"]),
+    "latin": ("out: \udcfc", ["latin.yaml", "UTF-8"]),
+    "tagged": ("seed: !!python/object/apply:os.abort []", ["tagged.yaml, line 4, is not YAML"]),
     "logging": (
         "hydra: {job_logging: {handlers: {evil: {class: subprocess.Popen, args: [touch, PWNED]}}}}",
         ["hydra.job_logging.handlers.evil.class=subprocess.Popen is refused"],
@@ -182,7 +220,8 @@ def own(tmp_path):
     (tmp_path / "config").mkdir()
 
     def write(name, body, head=HEAD):
-        (tmp_path / "config" / f"{name}.yaml").write_text(head + body + "\n")
+        text = (head + body + "\n").encode(errors="surrogateescape")
+        (tmp_path / "config" / f"{name}.yaml").write_bytes(text)
         return str(tmp_path)
 
     return write
@@ -228,6 +267,47 @@ def test_an_own_model_size_is_a_file_too(own, tmp_path):
     assert composed.folder("f") == compose(["model.hidden=[5]"]).folder("f")
     with pytest.raises(UserError, match="did you mean slim"):
         compose(["model=slimm"], folder)
+
+
+@pytest.mark.parametrize(
+    "head", ["\ufeff" + HEAD, "defaults: [digits_lenet]\n"], ids=["BOM", "no first line"]
+)
+def test_an_own_experiment_needs_no_ceremony(head, own):
+    assert compose(["config=mine"], own("mine", "seed: 7", head=head)).run.seeds[0] == 7
+
+
+def test_experiments_that_name_each_other_are_told_so(own):
+    folder = own("one", "", head="defaults: [other]\n")
+    own("other", "", head="defaults: [one]\n")
+    with pytest.raises(
+        UserError, match="config=one cannot be read: its defaults name each other in a circle"
+    ):
+        compose(["config=one"], folder)
+
+
+def test_an_experiment_called_yml_is_told_what_to_be_called(own, tmp_path):
+    folder = own("mine", "")
+    (tmp_path / "config" / "mine.yaml").rename(tmp_path / "config" / "mine.yml")
+    with pytest.raises(UserError, match=r"config=mine is not possible: call .*/mine\.yml mine\.yaml"):
+        compose(["config=mine"], folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["ü", "a=b", "it's", "a,b", "a[b]", "a(b)", "a{b", "${x}", "~", 'a"b', "a\\b", "%41"]
+)
+def test_a_folder_may_be_called_anything(name, tmp_path):
+    (tmp_path / name / "config").mkdir(parents=True)
+    (tmp_path / name / "config" / "mine.yaml").write_text(HEAD + "seed: 7")
+    assert compose(["config=mine"], str(tmp_path / name)).run.seed == 7
+
+
+def test_the_user_s_resolvers_are_left_alone():
+    OmegaConf.register_new_resolver("oc.env", lambda name: "mine", replace=True)
+    try:
+        compose([])
+        assert OmegaConf.create({"x": "${oc.env:HOME}"}).x == "mine"
+    finally:
+        OmegaConf.clear_resolvers()
 
 
 def test_a_folder_that_is_not_there_is_named():
@@ -330,11 +410,13 @@ NAMES = {
     "cifar10_vgg19": "348086b5fa6d",
     "digits_at_init": "76520e8a1609",
     "digits_early_bird": "81bae89d6b54",
+    "digits_gmp": "1cb240d07aba",
     "digits_lenet": "053a115ee2d6",
     "digits_set": "e0267bff2e93",
     "digits_transplant": "8368f664af8e",
     "fashion_to_mnist": "095a3de66139",
     "mnist_lenet": "ac92c89fb456",
+    "mnist_lenet5_gmp": "eb81ffedc139",
     "mnist_lenet_quick": "447f657d4227",
     "mnist_to_fashion": "cd792a25810b",
 }
@@ -422,6 +504,7 @@ def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatc
     short = ["recipe.batch_size=64", "recipe.steps=2ep", "recipe.warmup=0", "recipe.drops=[]"]
     short += ["recipe.eval_every=2", "replicates=1", "control_draws=1"]
     knobs = {"method.levels": 1, "method.densities": [0.5], "method.iterations": 1, "method.per_class": 1}
+    knobs |= {"method.begin": 0, "method.end": 1, "method.every": 1}
     knobs |= {"model.width": 0.1, "method.rewind_step": 0, "method.window": 2, "method.ratios": [0.3]}
     turned = {f"{group}.{key}" for group in ("method", "model") for key in vars(getattr(run, group))}
     short += [f"{key}={value}" for key, value in knobs.items() if key in turned]

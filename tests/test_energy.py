@@ -6,10 +6,14 @@ from types import ModuleType, SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from conftest import compose_task
 
 from ltx.config.compose import compose
+from ltx.core.session import Session
+from ltx.core.ticket import Round
 from ltx.engine import energy
 from ltx.engine.energy import Meter
+from ltx.engine.train import train
 from ltx.experiment.execute import execute
 
 CPU = torch.device("cpu")
@@ -50,6 +54,27 @@ def test_a_counter_that_starts_over_loses_nothing(powercap):
     meter = Meter(CPU, before=torch.tensor([7.0, 0.0], dtype=torch.float64))
     zone(powercap, "0", "package-0", joules=20, limit=1000)
     assert meter.read()[0] == pytest.approx(77)
+
+
+def test_a_counter_that_starts_over_between_two_checkpoints_loses_nothing(powercap, monkeypatch):
+    """300 W for an hour turn a counter of 262 kJ four times; it is looked at every minute, whoever asks when."""
+    clock, joules = [0.0], [0]
+    monkeypatch.setattr(energy.time, "monotonic", lambda: clock[0])
+    zone(powercap, "0", "package-0", joules=0)
+    meter = Meter(CPU)
+    for _ in range(3600):
+        clock[0], joules[0] = clock[0] + 1, joules[0] + 300
+        zone(powercap, "0", "package-0", joules=joules[0] % 262_143)
+        meter.tick()
+    assert meter.read()[0] == pytest.approx(300 * 3600)
+
+
+def test_a_training_looks_at_its_meter_at_every_step(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Meter, "tick", lambda meter: seen.append(1))
+    task, plan = compose_task("model.hidden=[4]", "recipe.steps=7", "replicates=1")
+    train(task, Round(0, task.dense(), plan), Session())
+    assert len(seen) == 7
 
 
 def test_without_counters_there_is_no_number(powercap):

@@ -140,7 +140,6 @@ MISTAKES = {
     "model=lenet": "the network has no convolutions",
     "model=conv2 method.criterion=bn": "the network has no BatchNorm",
     "method.target=macs method.per_round=2": "with method.target=macs it is a fraction below 1",
-    "method.per_round=60": "at most",
 }
 
 
@@ -150,3 +149,12 @@ def test_a_mistake_is_one_line(ltx, tmp_path, words):
     assert said.code == 2
     assert MISTAKES[words] in said.err
     assert said.err.count("\n") == 1
+
+
+def test_more_filters_than_there_are_is_told_before_training(ltx, tmp_path):
+    said = ltx("run", "config=digits_filters", "method.per_round=60", f"out={tmp_path}")
+    assert said.code == 2
+    assert said.err.splitlines()[-1] == (
+        "ltx: method.rounds=5 is not possible: at most 3: there are 208 filters"
+    )
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -16,6 +16,8 @@ from ltx.methods.lassonet import chosen
 from ltx.pruning.masks import packed
 from ltx.pruning.path import departure, left_with
 from ltx.pruning.prox import first_threshold, hierarchical
+from ltx.results import load
+from ltx.study.show import summary
 
 TINY = [
     *(
@@ -52,12 +54,12 @@ def test_stacked_is_what_the_network_itself_computes():
 
 
 def test_a_run_tells_points_features_and_tickets(run):
-    path, features = pd.read_csv(run / "path.csv"), pd.read_csv(run / "features.csv")
+    path, importance = pd.read_csv(run / "path.csv"), pd.read_csv(run / "importance.csv")
     for seed, points in path.groupby("seed"):
         assert points.features.iloc[0] == 64
         assert points.features.iloc[-1] == 0
         assert points["lambda"].is_monotonic_increasing
-        mine = features[features.seed == seed]
+        mine = importance[importance.seed == seed]
         assert sorted(mine["rank"]) == list(range(1, 65))
         assert mine.sort_values("rank")["lambda"].is_monotonic_decreasing
     levels = pd.read_csv(run / "levels.csv")
@@ -67,7 +69,7 @@ def test_a_run_tells_points_features_and_tickets(run):
         alive = (tickets[tickets.level == level].weights_remaining - 8 * 10) / per_feature
         assert (alive <= count).all()
         assert (alive >= 1).all()
-    assert set(features.feature) == {f"{row},{column}" for row in range(8) for column in range(8)}
+    assert set(importance.feature) == {f"{row},{column}" for row in range(8) for column in range(8)}
 
 
 def test_a_run_continues_where_it_was_and_is_small(run):
@@ -76,6 +78,23 @@ def test_a_run_continues_where_it_was_and_is_small(run):
     execute(compose([*TINY, "method.features=[30,10]", f"out={out}"]))
     assert {file: file.read_bytes() for file in run.rglob("*.csv")} == before
     assert sum(file.stat().st_size for file in run.rglob("*") if file.is_file()) < 2_000_000
+
+
+def test_a_run_answers_which_features_which_lambda_and_how_sure(run, capsys):
+    results = load(run)
+    names = results.features(k=10)
+    assert len(set(names)) == 10
+    importance = pd.read_csv(run / "importance.csv")
+    best = importance.groupby("feature")["rank"].mean()
+    assert best[names[0]] == best.min()
+    files = {file.name for file in results.draw()}
+    assert {"feature_path.png", "feature_importance.png"} <= files
+    summary(run)
+    told = capsys.readouterr().out
+    assert f"  {names[0]}  (among the last 10 in " in told
+    assert "least validation loss at lambda" in told
+    with pytest.raises(UserError, match="k=65 is not possible: there are 64 features"):
+        results.features(k=65)
 
 
 def test_no_choice_of_numbers_is_made_on_test_data():

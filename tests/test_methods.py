@@ -16,8 +16,8 @@ from ltx.core.ticket import Trained
 from ltx.errors import UserError
 from ltx.experiment.execute import execute
 from ltx.methods import METHODS
+from ltx.methods.after import AfterTraining
 from ltx.methods.at_init import SNIP, GraSP, MagnitudeAtInit, RandomAtInit, SynFlow
-from ltx.methods.channels import Channels
 from ltx.methods.criterion import Criterion
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.retrain import FineTune, LRRewind
@@ -412,8 +412,11 @@ def rows(folder, table):
 TWO_STEPS = ("recipe.steps=2", "recipe.eval_every=1", "controls=[reinit]")
 
 
-# Those that prune channels need BatchNorm: tests/test_early_bird.py.
-@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if not issubclass(kind, Channels)])
+# The others have tests of their own.
+ALIKE = [name for name, kind in METHODS.items() if issubclass(kind, AfterTraining) or name in AT_INIT]
+
+
+@pytest.mark.parametrize("method", ALIKE)
 def test_two_steps_of_every_method_end_in_tables_and_are_not_trained_again(method, tmp_path, capsys):
     if method in AT_INIT:
         knobs = ["config=digits_at_init", "method.densities=[0.5,0.1]"]

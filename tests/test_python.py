@@ -1,11 +1,13 @@
 """`import ltx`: tables, weights and networks of runs, and experiments composed and run from Python."""
 
+import random
 import re
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -299,3 +301,74 @@ def test_every_snippet_of_the_documentation_runs(tmp_path, monkeypatch):
     assert space["ticket"].mask["1.weight"].shape == (300, 64)
     assert space["every"].mask["1.weight"].shape == (2, 300, 64)
     assert 0 < space["shared"] <= 300 * 64
+
+
+DRAWING = """
+import random
+import numpy as np
+import torch
+from torch import nn
+
+class Drawing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 32), nn.Linear(32, 10)
+    def forward(self, x):
+        x = nn.functional.dropout(self.first(x.flatten(1)).relu(), 0.3, self.training)
+        return self.last(x) * (1 + 0.1 * self.training * (random.random() + np.random.rand()))
+
+def drawing(shape, classes): return Drawing()
+"""
+
+
+def test_two_runs_in_two_threads_have_the_bits_of_one_after_the_other(tmp_path, monkeypatch):
+    """Initialisation, dropout and whatever else a network draws from: the global generators are one at a time."""
+    (tmp_path / "drawing_nets.py").write_text(DRAWING)
+    monkeypatch.chdir(tmp_path)
+    small = (
+        "model=custom",
+        "model.path=drawing_nets:drawing",
+        "replicates=2",
+        "method.levels=1",
+        "controls=[]",
+    )
+    made = [
+        ltx.compose(
+            *small, "recipe.steps=40", "recipe.eval_every=20", f"seed={seed}", f"out={tmp_path / name}"
+        )
+        for name in ("alone", "beside")
+        for seed in (0, 7)
+    ]
+    before = sys.getswitchinterval()
+    alone, beside = [ltx.run(experiment) for experiment in made[:2]], {}
+    calls = [
+        threading.Thread(target=lambda i=i, made=experiment: beside.update({i: ltx.run(made)}))
+        for i, experiment in enumerate(made[2:])
+    ]
+    sys.setswitchinterval(1e-5)
+    try:
+        for call in calls:
+            call.start()
+        for call in calls:
+            call.join()
+    finally:
+        sys.setswitchinterval(before)
+    for i, one in enumerate(alone):
+        own = [column for column in one.curves if column != "run"]
+        pd.testing.assert_frame_equal(one.curves[own], beside[i].curves[own], check_exact=True)
+
+
+def test_a_run_leaves_the_process_as_it_was(tmp_path):
+    def state():
+        denormal = torch.full((1,), 1e-39) * 1
+        return (
+            torch.get_rng_state().tolist(),
+            random.getstate(),
+            np.random.get_state()[1].tolist(),  # noqa: NPY002
+            denormal.item(),
+        )
+
+    before = state()
+    assert before[-1] != 0
+    ltx.run(ltx.compose(*SMALL, f"out={tmp_path}"))
+    assert state() == before

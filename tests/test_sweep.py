@@ -250,28 +250,31 @@ def test_status_of_nothing_is_a_mistake(ltx, tmp_path):
 
 def test_a_job_that_fails_or_dies_takes_no_other_with_it(tmp_path):
     (tmp_path / "nets.py").write_text(NETS)
-    paths = "model.path=nets:Raises,nets:Dies,nets:Net"
+    paths = "model.path=nets:Raises,nets:Dies,nets:Unsendable,nets:Exits,nets:Net"
     words = ("sweep", "model=custom", paths, *SMALL[1:], "hydra.launcher.jobs=1", "out=out")
     process = spawn(*words, cwd=tmp_path)
     said, told = process.communicate(timeout=300)
     assert process.returncode == 1, told
-    assert states(tmp_path / "out") == ["failed", "failed", "complete"]
-    assert "3 jobs: 2 failed, 1 complete" in told
-    raises, dies, _ = plan_of(tmp_path / "out").jobs
+    assert states(tmp_path / "out") == ["failed"] * 4 + ["complete"]
+    assert "5 jobs: 4 failed, 1 complete" in told
+    assert "Traceback" not in told
+    raises, dies, *_ = plan_of(tmp_path / "out").jobs
     log = raises.folder / "log.txt"
     assert "Traceback" in log.read_text()
     reason = "failed, ZeroDivisionError: no weight is left; log: out/"
     assert f"model.path=nets:Raises: {reason}" in told
     assert "model.path=nets:Dies: failed, its process ended: killed by SIGKILL" in told
-    assert told.strip().splitlines()[-1] == "ltx: 2 of 3 jobs failed; the same sweep tries them again"
+    assert "model.path=nets:Unsendable: failed, Odd: this and that" in told
+    assert "SystemExit: goodbye; log: out/" in told
+    assert told.strip().splitlines()[-1] == "ltx: 4 of 5 jobs failed; the same sweep tries them again"
     assert "figures and tables" in said  # of what did not fail
 
     (tmp_path / "mended").touch()
     process = spawn(*words, cwd=tmp_path)
     _, told = process.communicate(timeout=300)
     assert process.returncode == 0, told
-    assert "3 jobs, 1 done before" in told
-    assert states(tmp_path / "out") == ["complete"] * 3
+    assert "5 jobs, 1 done before" in told
+    assert states(tmp_path / "out") == ["complete"] * 5
     assert not list((tmp_path / "out").rglob("status.json"))
     assert dies.state().reason == ""
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, open_dict
 
 from hydra_plugins.ltx_plugins._jobs import dead
 from ltx.errors import Died
+from ltx.plugins import told
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,28 @@ def work(shared: bytes, overrides: list[str], number: int, place: Place, sender:
     config = context.config_loader.load_sweep_config(config, overrides)
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = number
-    done = run_job(
-        hydra_context=context,
-        task_function=task_function,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
-    sender.send_bytes(cloudpickle.dumps(done))
+    try:
+        done = run_job(
+            hydra_context=context,
+            task_function=task_function,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+    except BaseException as error:  # a network that calls exit(): Hydra catches exceptions alone
+        done = dead(overrides, Died(told(error)))
+    sender.send_bytes(packed(done))
+
+
+def packed(done: JobReturn) -> bytes:
+    """What a job returns, as bytes; an exception that the other side cannot make again as its type and text."""
+    try:
+        content = cloudpickle.dumps(done)
+        cloudpickle.loads(content)
+    except Exception:
+        done._return_value = Died(told(done._return_value))
+        content = cloudpickle.dumps(done)
+    return content
 
 
 def outlive_nobody() -> None:

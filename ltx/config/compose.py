@@ -19,10 +19,10 @@ from ltx.config import hydra
 from ltx.config.explain import explained, unknown_key
 from ltx.config.identity import Composed
 from ltx.config.overrides import check_override
-from ltx.config.registry import GROUPS, config_dir, keys, named, options, register
+from ltx.config.registry import GROUPS, LAUNCHERS, config_dir, keys, named, options, register
 from ltx.config.run import Run
-from ltx.config.trust import LAUNCHER, SETTINGS, check_file, check_hydra, search, shortened
-from ltx.errors import UserError
+from ltx.config.trust import LAUNCHER, SETTINGS, check_file, check_hydra, search
+from ltx.errors import UserError, shortened
 
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
 """What Hydra raises for a mistake of the user's."""
@@ -91,6 +91,10 @@ class Composer:
         typed = [word for word in chosen if word.lstrip("+~").startswith("hydra")]
         launcher = [word for word in chosen if word.startswith("launcher=")]
         shipped = choices["hydra/launcher"].removeprefix("ltx_")
+        if shipped not in ("local", *LAUNCHERS):
+            raise UserError(
+                f"launcher/{choices['launcher']}.yaml must begin with one of ltx's: `defaults: [slurm, _self_]`"
+            )
         alone, with_launcher = (
             hydra_compose("ltx", [*self.search, *words, *typed], return_hydra_config=True).hydra
             for words in ([f"launcher={shipped}"], launcher)

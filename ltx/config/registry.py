@@ -43,9 +43,10 @@ def register(overrides: Sequence[str] = ()) -> None:
         for group, members in GROUPS.items():
             for name, kind in members.items():
                 offer(group, name, kind)
-    for group, name in (text.split("=", 1) for text in overrides if text.partition("=")[0] in GROUPS):
-        if (kind := found(group, name)) is not None:
-            offer(group, name, kind)
+    for group, _, names in (text.partition("=") for text in overrides):
+        for name in names.split(",") if group in GROUPS else ():
+            if (kind := found(group, name)) is not None:
+                offer(group, name, kind)
 
 
 def found(group: str, name: str) -> Any:

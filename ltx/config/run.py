@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import MISSING
 
+from ltx.config.sizes import check_network, check_training
 from ltx.config.trackers import TRACKERS
-from ltx.core.recipe import Recipe
+from ltx.core.recipe import Plan, Recipe
 from ltx.core.task import Layers, Prunable
 from ltx.data.base import Dataset
 from ltx.errors import UserError, demand
-from ltx.knobs import Knobs, at_least, each, knob, one_of
+from ltx.knobs import Knobs, Rule, at_least, each, knob, one_of
 from ltx.methods.base import Method
-from ltx.models.base import Model
+from ltx.models.base import Model, Shape
 from ltx.models.trial import tried
 from ltx.pruning.controls import CONTROLS
 from ltx.report.objective import Objective
 from ltx.streams import seeded
+
+NAME_MAX = 255
+"""Bytes of a folder's name, on the file systems of today."""
+DEVICE = Rule(
+    "choose auto, cpu, cuda or cuda:N",
+    lambda name: re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name) is not None,
+)
+"""Where a network can be trained: scores and sums are in float64, which Apple's GPUs have not."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Run(Knobs):
     )
     control_draws: int = knob(1, at_least(1), "how often each control is drawn for each ticket", grows=True)
     out: str = knob("results", None, "the folder that runs go under", result=False)
-    device: str = knob("auto", None, "auto | cpu | cuda | cuda:1 | mps", result=False)
+    device: str = knob("auto", DEVICE, "auto | cpu | cuda | cuda:1", result=False)
     checkpoint_seconds: float = knob(
         60.0, at_least(0.0), "a kill costs at most this much training", result=False
     )
@@ -64,6 +76,8 @@ class Run(Knobs):
             chosen = getattr(self, key)
             demand(isinstance(chosen, kind), key, chosen, "choose one with `ltx list`")
         super().__post_init__()
+        longest = max(map(len, map(os.fsencode, self.folder.parts)), default=0)
+        demand(longest <= NAME_MAX and "\0" not in self.out, "out", self.out, "no folder has such a name")
         for control in self.controls:
             demand(
                 control in self.method.controls,
@@ -72,10 +86,11 @@ class Run(Knobs):
                 f"this method's tickets can be compared with {', '.join(self.method.controls)} only",
             )
         demand(len(set(self.controls)) == len(self.controls), "controls", self.controls, "name each once")
+        demand(self.seed + self.replicates <= 2**63, "replicates", self.replicates, "seeds end at 2^63")
         if self.dataset.shape and self.dataset.outputs:
             layers = self.layers(self.dataset.shape, self.dataset.outputs)
             size = self.dataset.train_size
-            self.method.check(layers, self.recipe.plan(size) if size else None)
+            self.check(self.dataset.shape, layers, self.recipe.plan(size) if size else None)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -86,9 +101,29 @@ class Run(Knobs):
         """The folder that runs go under; ~ is the user's home."""
         return Path(self.out).expanduser()
 
-    def layers(self, shape: tuple[int, ...], outputs: int) -> Layers:
+    def check(self, shape: Shape, layers: Layers, plan: Plan | None) -> None:
+        """Refuse what cannot be done with inputs of a shape; raises UserError."""
+        pad, sides = self.recipe.augment.pad, "x".join(map(str, shape[1:]))
+        demand(
+            pad < min(shape[1:], default=inf),
+            "recipe.augment.pad",
+            pad,
+            f"images of {sides} can be padded by less than that",
+        )
+        self.method.check(layers, plan)
+
+    def afford(self) -> None:
+        """Refuse what this machine's memory cannot hold, where that is known without data; raises UserError."""
+        data = self.dataset
+        if data.shape and data.outputs and data.train_size:
+            check_training(
+                self.replicates, self.layers(data.shape, data.outputs), self.recipe.plan(data.train_size)
+            )
+
+    def layers(self, shape: Shape, outputs: int) -> Layers:
         """The network's layers for inputs of a shape, once it has been tried; raises UserError."""
-        with seeded(0):  # built in earnest: torch's meta device takes a second to import
+        check_network(self.model, shape, outputs)
+        with seeded(0):
             network = self.model.build(shape, outputs)
             output = tried(network, shape, outputs, self.recipe.batch_size)
         return Layers.of(network, self.prunable, output)
@@ -100,7 +135,7 @@ class Run(Knobs):
         try:
             device = torch.device(self.device)
             torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, ValueError) as error:
             raise UserError(
                 f"device={self.device} is not on this machine; choose auto, cpu"
                 + (f" or cuda:0..{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "")

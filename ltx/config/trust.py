@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from yaml import YAMLError
 
-from ltx.errors import UserError, demand
+from ltx.errors import UserError, demand, shortened
 from ltx.files import bounded_yaml, read_text
 
 VALUES = 10_000
@@ -31,12 +32,7 @@ def search(extra_dir: str | None) -> list[str]:
     if not there:
         raise UserError(f"--config-dir {shortened(extra_dir)} is not a folder")
     # Percent-encoded: Hydra's grammar knows few characters, and a home may have others. See ltx_plugins/_own.py.
-    return [f"hydra.searchpath=[ltx://{quote(str(Path(extra_dir).resolve()))}]"]
-
-
-def shortened(text: str) -> str:
-    """A text that fits on a line."""
-    return text if len(text) <= 200 else f"{text[:100]}... ({len(text):,} characters)"
+    return [f"hydra.searchpath=[ltx://{quote(str(Path(extra_dir).resolve())).replace('~', '%7E')}]"]
 
 
 def read(folder: Path, name: str) -> tuple[DictConfig, str | None]:
@@ -45,7 +41,7 @@ def read(folder: Path, name: str) -> tuple[DictConfig, str | None]:
     text = read_text(path.resolve()).removeprefix("\ufeff")
     try:
         bounded_yaml(text, VALUES)
-        config = OmegaConf.create(text or "{}")
+        config = OmegaConf.load(StringIO(text or "{}"))
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}," if mark else ""
@@ -53,6 +49,8 @@ def read(folder: Path, name: str) -> tuple[DictConfig, str | None]:
         raise UserError(f"{path}{line} is not YAML: {why}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    except OSError:  # OmegaConf's word for a number
+        config = ListConfig([])
     if not isinstance(config, DictConfig):
         raise UserError(f"{path} must hold keys and values, as in `recipe: {{steps: 100}}`")
     for key, value in flat(config).items():

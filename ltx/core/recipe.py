@@ -137,6 +137,15 @@ class Plan:
         rate = self.lr * self.drop_factor ** sum(step >= drop for drop in self.drops)
         return rate * step / self.warmup if step < self.warmup else rate
 
+    @property
+    def most_evaluations(self) -> int:
+        """At least as many as `evaluations` has, without listing them."""
+        even = self.steps // self.eval_every + 2
+        if self.eval_spacing == 0 or even < 1 / self.eval_spacing:
+            return even
+        growing = math.log(max(2.0, self.steps * self.eval_spacing / self.eval_every))
+        return min(even, math.ceil(1 / self.eval_spacing + growing / math.log1p(self.eval_spacing)) + 2)
+
     def evaluations(self, start: int) -> list[int]:
         """The steps after which to evaluate: the start, multiples of `eval_every`, and the end."""
         at, step = [start], start

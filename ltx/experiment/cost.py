@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ltx.core.task import Task
 from ltx.core.ticket import Key, Round, Trained
 from ltx.pruning.channels import shrunk
+from ltx.streams import seeded
 
 COLUMNS = [
     f"{part}{measure}"
@@ -94,7 +95,7 @@ class Ledger:
 def macs(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of one training example, forward and backward, by PyTorch's own counter."""
     device = next(network.parameters()).device
-    with torch.random.fork_rng(devices=[]), FlopCounterMode(display=False) as counter:
+    with seeded(0, "cost"), FlopCounterMode(display=False) as counter:
         network.train()(torch.zeros(2, *shape, device=device)).sum().backward()  # BatchNorm needs two
     return counter.get_total_flops() // 4  # two examples, and two operations each
 

@@ -18,7 +18,7 @@ from ltx.core.recipe import Plan
 from ltx.core.sealed import SCHEMA
 from ltx.core.task import Task
 from ltx.core.ticket import Round
-from ltx.engine.device import tune
+from ltx.engine.device import tuned
 from ltx.engine.executors import choose
 from ltx.errors import Interrupted, UserError, demand
 from ltx.experiment.growth import Growth, there
@@ -38,22 +38,27 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
     `logged`: what it prints goes to log.txt in that folder. Raises UserError for what the user can mend, Busy
     if another process has the run, and Interrupted after saving when asked to stop.
     """
-    run = composed.run
-    check_installed(run.tracker)
-    tune()
+    composed.run.afford()
+    check_installed(composed.run.tracker)
+    with tuned():
+        return _execute(composed, show or Progress(), logged=logged)
+
+
+def _execute(composed: Composed, show: Progress, *, logged: bool) -> Path:
+    run, seconds = composed.run, patience()
     device = run.torch_device()
     data = run.dataset.load().to(device)
     layers = run.layers(data.shape, data.outputs)
     plan = run.recipe.plan(len(data.train))
-    run.method.check(layers, plan)
+    run.check(data.shape, layers, plan)
     task = Task(run.model, data, layers, run.seeds, device)
     folder = composed.folder(data.fingerprint)
     with logging_to(folder / LOG) if logged else nullcontext(), stopping() as stop:
         about = {"config": composed.config, **machine(device)}
         tag = composed.tag(data.fingerprint)
-        opened = Store(folder, task, tag, about, stop, run.checkpoint_seconds, patience())
+        opened = Store(folder, task, tag, about, stop, run.checkpoint_seconds, seconds)
         with opened as store, Heartbeat(folder) as beat:
-            complete(composed, task, plan, store, show or Progress(), beat)
+            complete(composed, task, plan, store, show, beat)
     return folder
 
 
@@ -77,6 +82,11 @@ def complete(
     about = {"schema": SCHEMA, "tag": store.tag, **facts(whole, task, plan), **machine(task.device)}
     told = Several(show, beat)
     journal = Journal(store, whole.config, about, Checks(), told)
+    if (was := journal.before.get("tag", store.tag)) != store.tag:
+        raise UserError(
+            f"{store.folder} holds another experiment: it is {was[:24]}..., this one is {store.tag[:24]}...; "
+            "choose another out=DIR"
+        )
     journal.checks.passed.update(journal.before.get("checks", {}))
     show.say(
         f"{composed.name}: {about['method']} on {about['dataset']}, {task.describe()}, "
@@ -159,6 +169,7 @@ def logging_to(path: Path) -> Iterator[None]:
 def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
     """What a reader of the manifest needs to know about an experiment besides its configuration."""
     splits = {name: getattr(task.data, name) for name in ("train", "val", "test")}
+    executor = choose(task, Round(0, task.dense(), plan))
     return {
         "config": composed.name,
         **{group: composed.config[group]["name"] for group in ("model", "dataset", "method")},
@@ -168,7 +179,8 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
         "goal": {"name": "classification", **task.goal.described()},
         "fingerprint": task.data.fingerprint,
         "examples": {name: len(split) for name, split in splits.items()},
-        "engine": choose(task, Round(0, task.dense(), plan)).name,
+        "engine": executor.name,
+        "bits_depend_on_threads": executor.by_threads,
     }
 
 

@@ -7,8 +7,10 @@ from ltx.methods.criterion import Criterion
 from ltx.methods.dynamic import SET
 from ltx.methods.early_bird import EarlyBird
 from ltx.methods.filters import Filters
+from ltx.methods.gradual import GMP
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.lassonet import LassoNet
+from ltx.methods.regularised import L1, GroupLasso
 from ltx.methods.retrain import FineTune, LRRewind
 from ltx.methods.transplant import Transplant
 
@@ -30,6 +32,9 @@ METHODS: dict[str, type[Method]] = {
     "channel_snip": ChannelSNIP,
     "filters": Filters,
     "lassonet": LassoNet,
+    "group_lasso": GroupLasso,
+    "l1": L1,
     "set": SET,
+    "gmp": GMP,
     "transplant": Transplant,
 }

@@ -166,7 +166,7 @@ class LassoNet(Method):
         """Every point of every replicate's path, and in which order the features left for good."""
         if round.role != "search":
             return {}
-        points, features = [], []
+        points, importance = [], []
         for r, seed in enumerate(task.seeds):
             lambdas, alive = walked(trained.memo, r, columns(task))
             told = zip(*(trained.memo[name][r] for name in ("epochs", *TOLD)), strict=True)
@@ -177,11 +177,10 @@ class LassoNet(Method):
             gone = departure(lambdas, alive)
             rank = gone.argsort(descending=True, stable=True).argsort() + 1
             names = zip(named(task.data), rank.tolist(), gone, strict=True)
-            features += [(seed, name, place, short(at)) for name, place, at in names]
-        measured = [task.goal.column(name) for name in TOLD]
+            importance += [(seed, name, place, short(at)) for name, place, at in names]
         return {
-            "path": (["seed", "point", "lambda", "features", "epochs", *measured], points),
-            "features": (["seed", "feature", "rank", "lambda"], features),
+            "path": (["seed", "point", "lambda", "features", "epochs", *TOLD], points),
+            "importance": (["seed", "feature", "rank", "lambda"], importance),
         }
 
 

@@ -11,6 +11,7 @@ from ltx.report.channels import accuracy_vs_drawing_epoch, channels_per_layer, g
 from ltx.report.comparison import Comparison, Page
 from ltx.report.cost import accuracy_vs_cost
 from ltx.report.curves import learning_curves
+from ltx.report.featured import feature_importance, feature_path
 from ltx.report.layers import density_per_layer
 from ltx.report.sparsity import accuracy_vs_sparsity, early_stop_vs_sparsity
 
@@ -32,6 +33,8 @@ def write(folder: Path, page: Page, kinds: Sequence[str]) -> list[Path]:
             "accuracy_vs_drawing_epoch": accuracy_vs_drawing_epoch(experiments, drawn),
             "channels_per_layer": channels_per_layer(experiments, drawn),
             "gammas": gammas(experiments, drawn),
+            "feature_path": feature_path(experiments, drawn),
+            "feature_importance": feature_importance(experiments, drawn),
         }
         return saved(folder, figures, kinds)
 

@@ -43,10 +43,13 @@ COLUMNS = {
     "draws.csv": ["seed", "ratio", "epoch", "emerged"],
     "distances.csv": ["seed", "ratio", "epoch", "earlier", "distance"],
     "gammas.csv": ["seed", "when", "low", "high", "channels"],
+    "path.csv": ["seed", "point", "lambda", "features", "val_loss", "val_measure", "test_measure"],
+    "importance.csv": ["seed", "feature", "rank", "lambda"],
+    "groups.csv": ["seed", "level", "lambda", "layer", "groups", "kept"],
 }
 WHERE_MEASURED = ("total_cpu_joules", "total_gpu_joules")  # columns that a table may lack
 WORDS = dict.fromkeys(
-    ("config", "method", "role", "layer", "group", "when", "architecture"), str
+    ("config", "method", "role", "layer", "group", "when", "architecture", "feature"), str
 )  # never read as numbers
 
 BESIDE = 3

@@ -71,10 +71,12 @@ def sheet(
     right: float = RIGHT,
     names: Sequence[str] = (),
     shared: bool = True,
+    along: bool = True,
 ) -> tuple[Figure, np.ndarray]:
     """A figure of `rows` x `columns` panels, with `below` and `right` inches around, `names` on top of them.
 
-    Panels are `height` inches tall; those of a row have one y axis if it is `shared`. All places are fixed:
+    Panels are `height` inches tall; those of a row have one y axis if it is `shared`, all
+    one x axis if they go `along` it. All places are fixed:
     matplotlib finds them no faster than it draws.
     """
     gap = GAP if shared else OWN_AXIS
@@ -87,7 +89,7 @@ def sheet(
     figure = Figure(figsize=(WIDTH, tall))
     axes = figure.subplots(
         *(rows, columns),
-        sharex=True,
+        sharex=along,
         sharey="row" if shared else False,
         squeeze=False,
         gridspec_kw={

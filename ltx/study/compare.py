@@ -49,12 +49,15 @@ class Group:
         return self.outputs.argmax(2)
 
 
-def compare(folder: Path, levels: str | None = None, other: Path | None = None) -> Path:
+def compare(
+    folder: Path, levels: str | None = None, other: Path | None = None, *, trust: bool = False
+) -> Path:
     """Compare a run's networks, and with those of another run on the same data; returns the folder of the tables.
 
-    Reads the run's weights and data, trains nothing. Raises UserError.
+    Reads the run's weights and data, trains nothing; `trust`: runs the code that their configurations name.
+    Raises UserError.
     """
-    manifest, run = read_manifest(folder), reopen(folder)
+    manifest, run = read_manifest(folder), reopen(folder, trust=trust)
     demand(
         manifest.get("goal", {}).get("measure", "accuracy") == "accuracy",
         "RUN",
@@ -64,7 +67,7 @@ def compare(folder: Path, levels: str | None = None, other: Path | None = None) 
     task, plan = load_task(run, manifest), run.recipe.plan(manifest["examples"]["train"])
     demand(task.replicates > 1, "RUN", folder, "it has one seed: two or more can be compared")
     chosen = asked(trained_levels(folder), levels)
-    beside = opened(other, manifest["fingerprint"]) if other else None
+    beside = opened(other, manifest["fingerprint"], trust=trust) if other else None
     rows = [row for level in chosen for row in measured(folder, task, plan, level, run.method.nested, beside)]
     out = folder / "compare"
     write(out / "compare.csv", table(NETWORKS, rows), folder)
@@ -81,11 +84,11 @@ def asked(there: list[int], text: str | None) -> list[int]:
     return sorted(set(wanted))
 
 
-def opened(folder: Path, fingerprint: str) -> tuple[Path, Task]:
+def opened(folder: Path, fingerprint: str, *, trust: bool) -> tuple[Path, Task]:
     """Another run to compare with, on the same data; raises UserError."""
     manifest = read_manifest(folder)
     demand(manifest["fingerprint"] == fingerprint, "--other", folder, "it was trained on other data")
-    return folder, load_task(reopen(folder), manifest)
+    return folder, load_task(reopen(folder, trust=trust), manifest)
 
 
 def measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,9 +66,13 @@ def connect(
     steps: str | None = None,
     recalibrate: bool = False,
     device: str | None = None,
+    trust: bool = False,
 ) -> Path:
-    """Answer each (level, k) that was not answered before, then draw; returns the folder of the results."""
-    manifest, run = read_manifest(folder), reopen(folder, device)
+    """Answer each (level, k) that was not answered before, then draw; returns the folder of the results.
+
+    `trust`: run the code that the folder's configuration names. Raises UserError.
+    """
+    manifest, run = read_manifest(folder), reopen(folder, device, trust=trust)
     plan = run.recipe.plan(manifest["examples"]["train"])
     tickets = {level: open_ticket(folder, level) for level in chosen_levels(folder, levels)}
     last, header = tickets[max(tickets)]
@@ -76,7 +81,7 @@ def connect(
     questions = [
         Question(manifest["tag"], level, k, ticket.mask, diverged(folder, level, run.seeds))
         for level, (ticket, _) in tickets.items()
-        for k in chosen_steps(steps or str(header["start"]), plan)
+        for k in chosen_steps(str(header["start"]) if steps is None else steps, plan)
     ]
     out = folder / "connect" / ("recalibrated" if recalibrate else "")
     with held(out):
@@ -171,7 +176,7 @@ def chosen_levels(folder: Path, text: str | None) -> list[int]:
     there = trained_levels(folder)
     if text is None:
         return sorted({there[0], there[len(there) // 2], there[-1]})
-    wanted = {int(part) if part.strip().isdigit() else -1 for part in text.split(",")}
+    wanted = {int(part) if re.fullmatch("[0-9]{1,5}", part.strip()) else -1 for part in text.split(",")}
     allowed = f"the run has levels {there[0]} to {there[-1]}, written 0,7,16"
     demand(wanted <= set(there), "--levels", text, allowed)
     return sorted(wanted)

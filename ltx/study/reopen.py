@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from ltx.config.explain import first_line
-from ltx.config.registry import GROUPS, schema
 from ltx.config.run import Run
+from ltx.config.stored import stored
 from ltx.core import sealed
 from ltx.core.sealed import Header
 from ltx.core.task import Task
@@ -27,20 +24,11 @@ from ltx.pruning.masks import unpacked
 from ltx.streams import seeded
 
 
-def reopen(folder: Path, device: str | None = None) -> Run:
-    """The experiment that a run's folder was made from; raises UserError."""
+def reopen(folder: Path, device: str | None = None, *, trust: bool = False) -> Run:
+    """The experiment that a run's folder was made from; raises UserError, for code that it names unless `trust`ed."""
     path = folder / "config.yaml"
-    try:
-        tree: Any = OmegaConf.create(read_yaml(path))
-        for group, members in GROUPS.items():
-            name = tree[group].pop("name").partition(":")[0]  # torchvision:resnet18
-            tree[group] = OmegaConf.merge(schema(members[name]), tree[group])
-        run: Any = OmegaConf.to_object(
-            OmegaConf.merge(schema(Run), tree, {"device": device} if device else {})
-        )
-    except (OmegaConfBaseException, KeyError, AttributeError) as error:
-        raise UserError(f"{path} does not describe a run of this ltx: {first_line(error)}") from error
-    return run
+    changes = {"device": device} if device else {}
+    return stored(read_yaml(path), str(path), trust=trust, **changes)
 
 
 def trained_levels(folder: Path) -> list[int]:

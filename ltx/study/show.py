@@ -61,6 +61,7 @@ def ticket(path: Path) -> None:
 def summary(folder: Path) -> None:
     """One screen about a finished or interrupted run; raises UserError if there is none."""
     from ltx.report import compare, print_tables
+    from ltx.report.features import told
     from ltx.report.sizes import said
 
     if folder.is_file():
@@ -88,6 +89,8 @@ def summary(folder: Path) -> None:
         print_tables(compare([folder]), console, ["means"])
     if sentence := said(folder):
         say(console, sentence)
+    for line in told(folder):
+        say(console, line)
     if now.name != "complete":
         say(console, "the command that began this run continues it")
 

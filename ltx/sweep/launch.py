@@ -12,10 +12,13 @@ from typing import Any
 import hydra
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from ltx.config.compose import checked, compose
+from ltx.config.explain import first_line
 from ltx.config.hydra import complete, read_flags
 from ltx.config.registry import config_dir, register
 from ltx.config.trust import search
@@ -41,9 +44,12 @@ WITH_VALUE = (
 def launch(args: list[str]) -> None:
     """Run one experiment, or let Hydra show what it would be; raises UserError."""
     words = Words.of(args)
-    if words.several or any(o.lstrip("+").startswith(("launcher=", "hydra.mode=")) for o in words.overrides):
+    several = ["--multirun"] if words.several else []
+    several += [o for o in words.overrides if o.lstrip("+").startswith(("launcher=", "hydra.mode="))]
+    if several:
         raise UserError(
-            "`ltx run` trains one experiment here; `ltx sweep` launches several, here or elsewhere"
+            f"{several[0]} is not possible: `ltx run` trains one experiment here; `ltx sweep` launches several, "
+            "here or elsewhere"
         )
     composed = compose(words.overrides, words.extra_dir)
     if words.shows:
@@ -82,11 +88,14 @@ def job(config: DictConfig) -> float:
 
 
 def through_hydra(task: Callable[[DictConfig], Any], overrides: list[str], flags: list[str]) -> None:
-    """Hand over to Hydra, which reads its arguments from sys.argv and calls `task`."""
+    """Hand over to Hydra, which reads its arguments from sys.argv and calls `task`; raises UserError."""
     arguments, sys.argv = sys.argv, ["ltx", *overrides, *flags]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else it would tell of errors itself, and end the process
     try:
         register(overrides)
         hydra.main(version_base="1.3", config_path=config_dir(), config_name="ltx")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(first_line(error)) from error
     finally:
         sys.argv = arguments
 

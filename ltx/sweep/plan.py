@@ -92,12 +92,13 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
         check_installed(composed.run.tracker)
         if launcher == "local":  # a login node need not have a cluster's devices
             composed.run.torch_device()
+            composed.run.afford()
     read: dict[str, Data] = {}
     for _, composed in combined:  # only when all are right, and once: fetched here instead of by all jobs
         if (name := source(composed)) not in read:
             read[name] = composed.run.dataset.load()
         run, data = composed.run, read[name]
-        run.method.check(run.layers(data.shape, data.outputs), run.recipe.plan(len(data.train)))
+        run.check(data.shape, run.layers(data.shape, data.outputs), run.recipe.plan(len(data.train)))
     jobs: dict[Path, Job] = {}
     for words, composed in combined:
         for part, seeds in parts(composed, seeds_per_job):
@@ -114,6 +115,7 @@ def grid(overrides: Sequence[str], extra_dir: str | None) -> list[list[str]]:
     """Every combination of the values that the overrides name, as Hydra's own sweeper makes them."""
     register(overrides)
     check_settings(overrides)
+    check_once(overrides)
     parsed = []
     for override in overrides:
         key, one = override.partition("=")[0], parse(override, extra_dir)
@@ -139,6 +141,14 @@ def grid(overrides: Sequence[str], extra_dir: str | None) -> list[list[str]]:
     if not combinations:
         raise UserError(f"{' '.join(overrides)} names no combination: a range is empty")
     return combinations
+
+
+def check_once(overrides: Sequence[str]) -> None:
+    """Refuse a key of several values that is given again; raises UserError."""
+    for word in filter(swept, overrides):
+        key = word.partition("=")[0]
+        if others := [other for other in overrides if other.partition("=")[0] == key and other is not word]:
+            raise UserError(f"{key} is given twice: {word} and {others[0]}")
 
 
 def source(composed: Composed) -> str:

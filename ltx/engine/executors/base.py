@@ -25,6 +25,7 @@ class Executor(ABC):
     """
 
     name: ClassVar[str]
+    by_threads: ClassVar[bool] = True  # whether bits depend on the number of threads, as convolutions' do
     leaves: Tree  # [R, ...]
     gradients: Tree  # [R, ...] by the same names, valid after `backward`
     running: list[bool]  # R: whoever has stopped need not be computed by `backward`, and must not change

@@ -24,6 +24,7 @@ class Stacked(Dense):
     """Dense layers as batched matrix products, forward and backward, into buffers made once."""
 
     name = "stacked"
+    by_threads = False  # as far as was seen: LeNets with one thread and with two
 
     @classmethod
     def suits(cls, network: nn.Module, task: Task, round: Round) -> bool:
