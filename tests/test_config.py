@@ -529,7 +529,7 @@ def test_no_key_is_without_a_default_that_composes():
 
 
 def test_the_shell_offers_experiments_groups_and_keys():
-    assert completions([], "config=m") == ["config=mnist_lenet", "config=mnist_lenet_quick"]
+    assert {"config=mnist_lenet", "config=mnist_lenet_quick"} <= set(completions([], "config=m"))
     assert "recipe.steps=" in completions([], "recipe.st")
     assert set(completions([], "method=")) >= {"method=imp", "method=oneshot"}
     assert "model.width=" in completions(["model=conv2"], "model.")

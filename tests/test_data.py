@@ -59,6 +59,12 @@ def test_sizes_are_known_beforehand() -> None:
         "cifar10": ((3, 32, 32), 10, 45_000),
         "cifar100": ((3, 32, 32), 100, 45_000),
         "svhn": ((3, 32, 32), 10, 68_257),
+        "breast_cancer": ((30,), 2, None),
+        "wine": ((13,), 3, None),
+        "diabetes": ((10,), 1, None),
+        "digits_table": ((64,), 10, None),
+        "mice_protein": ((77,), 8, None),
+        "table": (None, None, None),
         "image_folder": (None, None, None),
         "custom": (None, None, None),
     }

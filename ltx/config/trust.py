@@ -109,3 +109,6 @@ def check_hydra(settings: DictConfig) -> None:
     for key in ("jobs", "jobs_per_gpu"):
         if key in settings.launcher and (value := settings.launcher[key]) is not None:
             demand(value >= 1, f"hydra.launcher.{key}", value, "it must be 1 or more")
+    for key, value in flat(settings.launcher).items():  # each becomes a line of a script
+        whole = key == "setup" or not re.search(r"[\x00-\x1f\x7f]", str(value))
+        demand(whole, f"hydra.launcher.{key}", value, "it must be one line; hydra.launcher.setup is a script")

@@ -28,7 +28,7 @@ class Prunable(Knobs):
     Biases and normalisation are never pruned (LTH section 1: "266K" weights are weight matrices alone).
     """
 
-    group = "prunable."
+    prefix = "prunable."
 
     conv: bool = knob(True, None, "convolutions")
     dense: bool = knob(True, None, "dense layers but the last")

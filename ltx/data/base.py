@@ -153,7 +153,7 @@ class Data:
 class Dataset(Knobs, ABC):
     """A data set's knobs, which are its configuration, and how to load it."""
 
-    group = "dataset."
+    prefix = "dataset."
     name: ClassVar[str]  # as in `dataset=NAME`
     summary: ClassVar[str]  # one line for `ltx list`
     # What is known without touching data; None where only the data can tell.

@@ -86,7 +86,14 @@ def connect(
     out = folder / "connect" / ("recalibrated" if recalibrate else "")
     with held(out):
         if left := [question for question in questions if not answered(out, question)]:
-            answer(load_task(run, manifest), plan, left, out, recalibrate=recalibrate)
+            task = load_task(run, manifest)
+            demand(
+                task.goal.takes == "classes",
+                "RUN",
+                folder,
+                "it is no classification: there is no error to tell",
+            )
+            answer(task, plan, left, out, recalibrate=recalibrate)
         tabulate(out, manifest["tag"])
     statistics = "measured at each point, on an epoch of training batches" if recalibrate else "interpolated"
     notes = [f"BatchNorm's running statistics are {statistics}."] if normalised else []
