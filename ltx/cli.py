@@ -261,6 +261,23 @@ def export(
 
 
 @app.command()
+def verify(
+    paths: Paths,
+    data: Annotated[
+        bool, typer.Option("--data", help="measure accuracies again from the saved weights")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Check again, from the files alone, all that runs promise; exit code 1 if anything is broken."""
+    from ltx.study.verify import report, verify
+
+    findings = verify(paths, data=data)
+    typer.echo(report(findings, as_json=json))
+    if broken := [str(found.run) for found in findings if found.broken]:
+        raise Failed(f"broken promises in {', '.join(broken)}")
+
+
+@app.command()
 def compare(
     run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
     other: Annotated[Path | None, typer.Option(help="another run on the same data")] = None,

@@ -134,6 +134,7 @@ SURFACE = {
     "status": "paths --follow",
     "sweep": "overrides --seeds-per-job",
     "ticket": "run --out --level --density --seed --role --draw --weights",
+    "verify": "paths --data --json",
     "table": "paths --tolerance --by --where --interval --against --only --format",
 }
 

@@ -21,7 +21,7 @@ from ltx.engine.evaluate import own_outputs
 from ltx.errors import UserError, demand
 from ltx.experiment.tables import table
 from ltx.files import write
-from ltx.report.compare import summarized
+from ltx.report.networks import summarized
 from ltx.study.line import barrier, between
 from ltx.study.reopen import Kept, diverged, load_task, reopen, trained_levels
 from ltx.study.show import read_manifest
