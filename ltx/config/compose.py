@@ -22,7 +22,7 @@ from ltx.config.overrides import check_override
 from ltx.config.registry import GROUPS, LAUNCHERS, config_dir, keys, named, options, register
 from ltx.config.run import Run
 from ltx.config.trust import LAUNCHER, SETTINGS, check_file, check_hydra, search
-from ltx.core.goal import GOALS, Auto
+from ltx.core.goals import GOALS, Auto
 from ltx.errors import UserError, shortened
 
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)

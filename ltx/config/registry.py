@@ -11,7 +11,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ltx.config.run import Run
-from ltx.core.goal import GOALS, Choice
+from ltx.core.goal import Choice
+from ltx.core.goals import GOALS
 from ltx.data import DATASETS
 from ltx.data.base import Dataset
 from ltx.methods import METHODS

@@ -13,7 +13,8 @@ from omegaconf import MISSING
 
 from ltx.config.sizes import check_network, check_training
 from ltx.config.trackers import TRACKERS
-from ltx.core.goal import Choice, demand_takes, demand_works
+from ltx.core.goal import Choice
+from ltx.core.goals import demand_takes, demand_works
 from ltx.core.recipe import Plan, Recipe
 from ltx.core.task import Layers, Prunable, Task
 from ltx.data.base import Data, Dataset

@@ -136,6 +136,10 @@ class Task:
         whole = sum(size for name, size in self.layers.sizes.items() if name not in kept)
         return torch.stack([kept[name] for name in self.layers.sizes if name in kept]).sum(0) + whole
 
+    def density(self, ticket: Ticket) -> torch.Tensor:
+        """The fraction of the whole network's weights that is alive, [R] float64."""
+        return self.alive(ticket).double() / self.layers.total
+
     def describe(self) -> str:
         kinds = Counter(self.layers.kinds.values())
         layers = ", ".join(f"{count} {kind}" for kind, count in kinds.items())

@@ -14,6 +14,7 @@ from typing import Any
 
 from ltx.config.identity import Composed
 from ltx.core.checks import Checks
+from ltx.core.goals import named
 from ltx.core.recipe import Plan
 from ltx.core.sealed import SCHEMA
 from ltx.core.task import Task
@@ -174,7 +175,7 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
         "network": task.describe(),
         "weights": task.layers.total,
         "seeds": list(task.seeds),
-        "goal": task.goal.described(),
+        "goal": {"name": named(task.goal), **task.goal.described()},
         "fingerprint": task.data.fingerprint,
         "examples": {name: len(split) for name, split in splits.items()},
         "engine": executor.name,
