@@ -2,13 +2,21 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test cluster lint clean
+.PHONY: demo test cluster lint mutants campaign clean
 
 demo: .venv/ltx
 	$(BIN)/ltx run
 
 test: .venv/test
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# Breaks one promise after the other and sees a test fail for each.
+mutants: .venv/test
+	$(BIN)/python tests/mutants.py
+
+# Kills, damage, bad inputs and strangers' folders by the hundred; each prints what was tried and what held.
+campaign: .venv/test
+	for campaign in tests/campaigns/*.py; do $(BIN)/python $$campaign || exit 1; done
 
 # With these the tests of Slurm and Ray run too; Slurm itself needs slurmctld, slurmd, slurm-client, munge and root.
 cluster: .venv/cluster

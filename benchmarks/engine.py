@@ -233,9 +233,7 @@ def lenet() -> None:
     training = Training(task, Round(0, task.dense(), plan))
     took = measured(
         step=training.step,
-        evaluation=lambda: [
-            evaluate(task.goal, training.executor, data.prepare, s) for s in (data.val, data.test)
-        ],
+        evaluation=lambda: [evaluate(task.goal, training.executor, data, s) for s in (data.val, data.test)],
     )
     times = len(plan.evaluations(0))
     share = ratio([times * e for e in took["evaluation"]], [plan.steps * s for s in took["step"]])

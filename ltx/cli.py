@@ -238,6 +238,46 @@ def connect(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
+    to: Annotated[str, typer.Option(help="state_dict, safetensors, pt2, onnx or executorch")] = "pt2",
+    density: Annotated[float | None, typer.Option(help="the level with this share of weights")] = None,
+    level: Annotated[int | None, typer.Option(help="how often it was pruned; else the last level")] = None,
+    matching: Annotated[
+        bool, typer.Option("--matching", help="the sparsest that validates like the dense network")
+    ] = False,
+    role: Annotated[str, typer.Option(help="ticket, or a control")] = "ticket",
+    seed: Annotated[int | None, typer.Option(help="else the run's first")] = None,
+    masked: Annotated[bool, typer.Option("--masked", help="whole, with zeros where it is pruned")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="calibrated on training examples; onnx only")] = False,
+    out: Annotated[Path | None, typer.Option(help="the file; else in the run's folder")] = None,
+) -> None:
+    """Write one network of a run as a file that needs no ltx: without what is dead in it, and with a card."""
+    from ltx.study.export import Wish, export
+
+    wish = Wish(density, level, matching, role, seed)
+    for file in export(run, to, wish, masked=masked, as_int8=int8, out=out):
+        typer.echo(file)
+
+
+@app.command()
+def verify(
+    paths: Paths,
+    data: Annotated[
+        bool, typer.Option("--data", help="measure accuracies again from the saved weights")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Check again, from the files alone, all that runs promise; exit code 1 if anything is broken."""
+    from ltx.study.verify import report, verify
+
+    findings = verify(paths, data=data)
+    typer.echo(report(findings, as_json=json))
+    if broken := [str(found.run) for found in findings if found.broken]:
+        raise Failed(f"broken promises in {', '.join(broken)}")
+
+
+@app.command()
 def compare(
     run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
     other: Annotated[Path | None, typer.Option(help="another run on the same data")] = None,

@@ -121,16 +121,16 @@ class Knobs:
     Rules between knobs are a subclass's own __post_init__, after this one. Raises UserError.
     """
 
-    group: ClassVar[str] = ""  # what stands before a knob's name in its key
+    prefix: ClassVar[str] = ""  # what stands before a knob's name in its key
 
     def __post_init__(self) -> None:
         for one in fields(self):
             rule, value = one.metadata.get("rule"), getattr(self, one.name)
             for part in value if isinstance(value, list) else [value]:
-                key, countable = self.group + one.name, not isinstance(part, int) or part < 2**63
+                key, countable = self.prefix + one.name, not isinstance(part, int) or part < 2**63
                 demand(countable, key, part, "it must be below 2^63")
                 demand(
                     part is value or not isinstance(part, list | dict), key, part, "a list of single values"
                 )
             if rule is not None and value is not None:
-                rule.check(self.group + one.name, value)
+                rule.check(self.prefix + one.name, value)

@@ -10,7 +10,6 @@ import torch
 
 from ltx.cli import main
 from ltx.config.compose import compose
-from ltx.core.task import Task
 from ltx.experiment import loop
 from ltx.pruning import portable
 
@@ -21,9 +20,8 @@ TINY = ("model.hidden=[16]", "replicates=2", "method.levels=2", "recipe.steps=30
 def compose_task(*overrides):
     """A task and its plan as the command line would make them."""
     run = compose(list(overrides)).run
-    data = run.dataset.load()
-    layers = run.layers(data.shape, data.outputs)
-    return Task(run.model, data, layers, run.seeds, torch.device("cpu")), run.recipe.plan(len(data.train))
+    task = run.task(run.dataset.load(), torch.device("cpu"))
+    return task, run.recipe.plan(len(task.data.train))
 
 
 @pytest.fixture(autouse=True)

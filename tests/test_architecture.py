@@ -125,6 +125,7 @@ SURFACE = {
     "compare": "run --other --levels --trust",
     "connect": "run --levels --steps --recalibrate --device --trust",
     "data fetch": "names --root",
+    "export": "run --to --density --level --matching --role --seed --masked --int8 --out",
     "grade": "paths --claims --format",
     "list": "",
     "plot": "paths --out --pdf --tolerance --by --where --interval --against",
@@ -133,6 +134,7 @@ SURFACE = {
     "status": "paths --follow",
     "sweep": "overrides --seeds-per-job",
     "ticket": "run --out --level --density --seed --role --draw --weights",
+    "verify": "paths --data --json",
     "table": "paths --tolerance --by --where --interval --against --only --format",
 }
 

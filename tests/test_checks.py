@@ -84,7 +84,7 @@ def test_a_mask_that_is_put_on_the_weights_alone():
     """The usual mistake: weights are masked after each step, and momentum drags the pruned along."""
     mask = halved(compose_task(*RUN)[0]).mask
 
-    def project(weights, rate):
+    def project(weights, rate, memo):
         for name, alive in mask.items():
             weights[name].detach().mul_(alive)
 

@@ -1,7 +1,10 @@
 """Data sets load as the papers split them, and whatever is wrong with the files is said in one line."""
 
+import gzip
 import hashlib
+import os
 import pickle
+import shutil
 import socket
 import time
 import urllib.error
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from ltx.data import DATASETS, Data, Split
 from ltx.data.base import hold_out, pixels
@@ -59,6 +63,12 @@ def test_sizes_are_known_beforehand() -> None:
         "cifar10": ((3, 32, 32), 10, 45_000),
         "cifar100": ((3, 32, 32), 100, 45_000),
         "svhn": ((3, 32, 32), 10, 68_257),
+        "breast_cancer": ((30,), 2, None),
+        "wine": ((13,), 3, None),
+        "diabetes": ((10,), 1, None),
+        "digits_table": ((64,), 10, None),
+        "mice_protein": ((77,), 8, None),
+        "table": (None, None, None),
         "image_folder": (None, None, None),
         "custom": (None, None, None),
     }
@@ -374,6 +384,31 @@ def test_svhn_zero_is_labelled_ten_in_the_file(tmp_path: Path, monkeypatch: pyte
     assert torch.equal(data.test.targets, torch.arange(20) % 10)
 
 
+def test_mnist_is_read_as_it_is_published_packed(tmp_path: Path) -> None:
+    root = Path(os.environ.get("LTX_DATA", ""))
+    if not (root / next(iter(MNIST.files))).is_file():
+        pytest.skip("the real MNIST is not in LTX_DATA")
+    for name in MNIST.files:
+        packed = tmp_path / f"{name}.gz"
+        packed.parent.mkdir(parents=True, exist_ok=True)
+        packed.write_bytes(gzip.compress((root / name).read_bytes(), 1))
+    assert MNIST(root=str(tmp_path)).load().fingerprint == MNIST(root=str(root)).load().fingerprint
+    packed.write_bytes(packed.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"-ubyte\.gz is damaged"):
+        MNIST(root=str(tmp_path)).contents(name)
+
+
+def test_the_real_fashion_mnist() -> None:
+    root = Path(os.environ.get("LTX_DATA", ""))
+    if not (root / next(iter(FashionMNIST.files))).is_file():
+        pytest.skip("the real FashionMNIST is not in LTX_DATA")
+    data = FashionMNIST(root=str(root)).load()
+    assert sizes(data) == (55_000, 5_000, 10_000)
+    assert data.test.targets.bincount().tolist() == [1_000] * 10
+    assert data.prepare.mean.item() == pytest.approx(0.2860, abs=3e-4)  # type: ignore[attr-defined]
+    assert data.prepare.std.item() == pytest.approx(0.3530, abs=3e-4)  # type: ignore[attr-defined]
+
+
 # --- folders of images ----------------------------------------------------------------------------
 
 
@@ -487,13 +522,116 @@ def test_a_tree_of_the_wrong_shape_is_explained(tree: Path, spoil, says: str) ->
     assert str(tree) in message(error)
 
 
-def test_a_damaged_cache_is_named(tree: Path, cache: Path) -> None:
-    folder(tree).load()
+@pytest.mark.parametrize("harm", ["cut", "bit", "metadata", "words", "other"])
+def test_a_damaged_cache_is_decoded_again(tree: Path, cache: Path, harm: str) -> None:
+    first = folder(tree).load().fingerprint
     (kept,) = cache.rglob("*.safetensors")
-    kept.write_bytes(kept.read_bytes()[:100])
-    with pytest.raises(UserError) as error:
+    content = kept.read_bytes()
+    tensors = load_file(kept)
+    if harm == "cut":
+        kept.write_bytes(content[:100])
+    elif harm == "bit":
+        kept.write_bytes(content[:-9] + bytes([content[-9] ^ 4]) + content[-8:])
+    elif harm == "other":
+        save_file(tensors, kept, {"corrupt": "[]", "sha256": "0" * 64})
+    else:
+        save_file(tensors, kept, None if harm == "metadata" else {"corrupt": "no json", "sha256": "0"})
+    assert folder(tree).load().fingerprint == first
+    assert kept.read_bytes() != content or harm != "bit"
+    assert folder(tree).load().fingerprint == first
+
+
+def test_another_tree_of_the_same_names_sizes_and_times_is_another(tree: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for path in sorted(tree.rglob("*")):
+        copy = other / path.relative_to(tree)
+        if path.is_dir():
+            copy.mkdir(parents=True)
+            continue
+        Image.new("RGB", (8, 8), (9, 9, 9) if "cat" in str(path) else (250, 250, 250)).save(
+            copy.with_suffix(".bmp")
+        )
+    one = tmp_path / "one"
+    shutil.copytree(other, one)
+    for path in one.rglob("*.bmp"):
+        content, when = bytearray(path.read_bytes()), path.stat()
+        content[-1] ^= 0x40  # the same length
+        path.write_bytes(content)
+        os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
+        os.utime(other / path.relative_to(one), ns=(when.st_atime_ns, when.st_mtime_ns))
+    assert folder(other).load().fingerprint != folder(one).load().fingerprint
+
+
+def test_nothing_but_raster_formats_is_opened(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An .eps is for Ghostscript, whatever it is called."""
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    monkeypatch.setattr(
+        "PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was asked")
+    )
+    (tree / "train/cat/art.eps").write_bytes(program)
+    assert sizes(folder(tree).load()) == (36, 4, 8)
+    (tree / "train/cat/art.png").write_bytes(program)
+    with pytest.raises(UserError, match=r"1 corrupt images .*train/cat/art\.png"):
         folder(tree).load()
-    assert str(kept) in message(error)
+
+
+def test_a_pipe_and_a_device_are_no_images(tree: Path) -> None:
+    os.mkfifo(tree / "train/cat/pipe.png")
+    (tree / "train/cat/zero.png").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"1 corrupt images .*pipe\.png \(no regular file\)"):
+        folder(tree).load()
+
+
+def test_links_lead_nowhere_else_and_every_file_counts_once(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "secret.png")
+    (tree / "train/cat/out.png").symlink_to(tmp_path / "secret.png")
+    (tree / "train/dog/again").symlink_to(tree, target_is_directory=True)
+    (tree / "train/dog/cat.png").symlink_to(tree / "train/cat/00.png")
+    os.link(tree / "train/cat/05.png", tree / "test/cat/hard.png")
+    assert sizes(folder(tree).load()) == (36, 4, 8)
+    assert "2 links in" in caplog.text
+    assert "train/cat/out.png, train/dog/again" in caplog.text
+
+
+def test_an_image_stands_as_its_exif_says(tree: Path) -> None:
+    upright = Image.new("RGB", (8, 8), (50, 50, 50))
+    upright.paste((250, 250, 250), (0, 0, 8, 4))  # bright above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right when it is shown
+    for path in (tree / "test/cat").iterdir():
+        path.unlink()
+    upright.rotate(90, expand=True).save(tree / "test/cat/turned.png", exif=exif)
+    found = folder(tree).load().test.inputs[0]
+    assert int(found[0, 0, 4]) == 250
+    assert int(found[0, 7, 4]) == 50
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("side", [9_000, 9_600, 14_000])
+def test_an_image_of_too_many_pixels_is_told_by_its_size(tree: Path, side: int) -> None:
+    Image.new("1", (side, side)).save(tree / "train/cat/vast.png")
+    with pytest.raises(UserError, match=r"train/cat/vast\.png \(.*pixels.*\)"):
+        folder(tree).load()
+
+
+def test_images_that_are_all_the_same_teach_nothing(tree: Path) -> None:
+    for path in tree.rglob("*.*"):
+        path.unlink()
+    for i, part in enumerate(["train/cat", "train/dog", "test/cat", "test/dog"] * 3):
+        Image.new("RGB", (8, 8), (7, 7, 7)).save(tree / part / f"{i}.png")
+    with pytest.raises(UserError, match="gives the same inputs for all examples"):
+        folder(tree).load()
+
+
+def test_images_both_in_train_and_in_test_are_told(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for i, grey in enumerate(range(0, 200, 5)):
+        name = "cat" if i % 2 else "dog"
+        Image.new("RGB", (8, 8), (grey, 3, 3)).save(tree / "train" / name / f"new{i}.png")
+    shutil.copy(tree / "train/cat/new1.png", tree / "test/cat/new1.png")
+    folder(tree).load()
+    assert "different inputs both in train and in test" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_named(tree: Path, cache: Path) -> None:

@@ -214,7 +214,7 @@ class TestPatience:
 def test_a_projection_does_not_move_who_has_stopped():
     task, plan = compose_task(*SMALL)
 
-    def project(weights, rate):
+    def project(weights, rate, memo):
         for tensor in weights.values():
             tensor.mul_(0.5)
 

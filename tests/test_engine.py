@@ -189,7 +189,7 @@ def test_a_forgotten_mask_would_be_seen_at_the_first_step(recipe, what):
     task, plan = compose_task(*LENET, *RECIPES[recipe], "recipe.steps=12", "replicates=2")
     ticket = halved(task)
 
-    def project(weights, rate):
+    def project(weights, rate, memo):
         for name, alive in ticket.mask.items():
             weights[name].mul_(alive)
 
@@ -318,7 +318,7 @@ def test_a_penalty_adds_to_the_gradient_and_a_projection_follows_the_step():
     def penalty(weights, gradients):
         gradients["1.bias"] += 5.0
 
-    def project(weights, rate):
+    def project(weights, rate, memo):
         seen.append(rate)
         weights["3.bias"].fill_(7.0)
 

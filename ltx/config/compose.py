@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -22,6 +22,7 @@ from ltx.config.overrides import check_override
 from ltx.config.registry import GROUPS, LAUNCHERS, config_dir, keys, named, options, register
 from ltx.config.run import Run
 from ltx.config.trust import LAUNCHER, SETTINGS, check_file, check_hydra, search
+from ltx.core.goals import GOALS, Auto
 from ltx.errors import UserError, shortened
 
 WRONG = (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError)
@@ -108,6 +109,8 @@ def checked(config: DictConfig, choices: dict[str, str]) -> Composed:
     dropped = fit(config, choices["config"])
     run = OmegaConf.to_object(config)
     assert isinstance(run, Run)
+    if type(run.goal) is GOALS.get(run.dataset.goal or ""):  # said or not, it is the same experiment
+        run, choices = replace(run, goal=Auto()), choices | {"goal": "auto"}
     names = {group: named(group, choices[group], type(getattr(run, group))) for group in GROUPS}
     return Composed(run, choices["config"], names, dropped)
 

@@ -26,7 +26,7 @@ class Composed:
 
     run: Run
     name: str  # the experiment: what `config=` chose
-    choices: dict[str, str]  # the names of the model, the data set and the method
+    choices: dict[str, str]  # the names of the model, the data set, the goal and the method
     dropped: tuple[str, ...] = ()  # keys that the experiment sets for what another choice has replaced
 
     @cached_property
@@ -50,7 +50,7 @@ class Composed:
 
     def tag(self, fingerprint: str) -> str:
         """SHA-256 of what determines the result: protocol, data, choices, foreign code, what is not as by default."""
-        kinds = {group: name.partition(":")[0] for group, name in self.choices.items()}
+        kinds = {group: name.partition(":")[0] for group, name in self.choices.items() if name != "auto"}
         what = {"protocol": PROTOCOL, "data": fingerprint, "sources": self.sources}
         return hashlib.sha256(
             json.dumps(what | kinds | dict(differences(self.run)), sort_keys=True).encode()
@@ -58,8 +58,9 @@ class Composed:
 
     def folder(self, fingerprint: str) -> Path:
         """Where the run lives: readable, and another for every `tag`."""
+        shown = [name for name in self.choices.values() if name != "auto"]
         seeds = f"s{self.run.seed}x{self.run.replicates}"
-        name = "-".join([*self.choices.values(), seeds, self.tag(fingerprint)[:SHOWN]])
+        name = "-".join([*shown, seeds, self.tag(fingerprint)[:SHOWN]])
         return self.run.folder / self.name / name.replace(":", "-").replace("/", "-")
 
 
@@ -70,7 +71,7 @@ def differences(knobs: Knobs) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Knobs) and one.metadata.get("result", True):
             yield from differences(value)
         elif counts(one) and value != default(one):
-            yield f"{knobs.group}{one.name}", value
+            yield f"{knobs.prefix}{one.name}", value
 
 
 def counts(knob: Field[Any]) -> bool:

@@ -11,6 +11,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from ltx.config.run import Run
+from ltx.core.goal import Choice
+from ltx.core.goals import GOALS
 from ltx.data import DATASETS
 from ltx.data.base import Dataset
 from ltx.methods import METHODS
@@ -20,12 +22,18 @@ from ltx.models.base import Model
 from ltx.models.foreign import TorchVision
 from ltx.plugins import load_kind, offered
 
-GROUPS: dict[str, Mapping[str, type[Model | Dataset | Method]]] = {
+GROUPS: dict[str, Mapping[str, type[Model | Dataset | Choice | Method]]] = {
     "model": MODELS,
     "dataset": DATASETS,
+    "goal": GOALS,
     "method": METHODS,
 }
-BASES: dict[str, type[Model | Dataset | Method]] = {"model": Model, "dataset": Dataset, "method": Method}
+BASES: dict[str, type[Model | Dataset | Choice | Method]] = {
+    "model": Model,
+    "dataset": Dataset,
+    "goal": Choice,
+    "method": Method,
+}
 """What each choice is a kind of."""
 LAUNCHERS = {"slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "hydra_plugins.hydra_ray_launcher"}
 """What launchers need that does not come with ltx: the extras of the same names."""
@@ -34,8 +42,8 @@ LAUNCHERS = {"slurm": "hydra_plugins.hydra_submitit_launcher", "ray": "hydra_plu
 def register(overrides: Sequence[str] = ()) -> None:
     """Tell Hydra the schema: the root, every member of every group, and what the overrides name besides.
 
-    An installed package's network, data set or method (entry points ltx.models, ltx.datasets, ltx.methods) is
-    imported only when the command line chooses it.
+    An installed package's network, data set, goal or method (entry points ltx.models, ltx.datasets, ...) is imported
+    only when the command line chooses it.
     """
     store = ConfigStore.instance()
     if "run.yaml" not in store.repo:

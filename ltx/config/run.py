@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ from omegaconf import MISSING
 
 from ltx.config.sizes import check_network, check_training
 from ltx.config.trackers import TRACKERS
+from ltx.core.goal import Choice
+from ltx.core.goals import demand_takes, demand_works
 from ltx.core.recipe import Plan, Recipe
-from ltx.core.task import Layers, Prunable
-from ltx.data.base import Dataset
+from ltx.core.task import Layers, Prunable, Task
+from ltx.data.base import Data, Dataset
 from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, Rule, at_least, each, knob, one_of
 from ltx.methods.base import Method
@@ -41,6 +42,7 @@ class Run(Knobs):
 
     model: Any = knob(MISSING, None, "the network")
     dataset: Any = knob(MISSING, None, "what it learns")
+    goal: Any = knob(MISSING, None, "what it is to be good at")
     method: Any = knob(MISSING, None, "how its tickets are found")
     recipe: Recipe = knob(Recipe, None, "how one network is trained")
     prunable: Prunable = knob(Prunable, None, "which weights may be pruned")
@@ -72,7 +74,7 @@ class Run(Knobs):
     )
 
     def __post_init__(self) -> None:
-        for key, kind in (("model", Model), ("dataset", Dataset), ("method", Method)):
+        for key, kind in (("model", Model), ("dataset", Dataset), ("goal", Choice), ("method", Method)):
             chosen = getattr(self, key)
             demand(isinstance(chosen, kind), key, chosen, "choose one with `ltx list`")
         super().__post_init__()
@@ -85,6 +87,10 @@ class Run(Knobs):
                 self.controls,
                 f"this method's tickets can be compared with {', '.join(self.method.controls)} only",
             )
+        if (kind := self.dataset.goal) is not None:
+            goal = self.goal.of(kind)
+            demand_takes(goal, kind, self.dataset.name)
+            self.method.suits(goal, None)
         demand(len(set(self.controls)) == len(self.controls), "controls", self.controls, "name each once")
         demand(self.seed + self.replicates <= 2**63, "replicates", self.replicates, "seeds end at 2^63")
         if self.dataset.shape and self.dataset.outputs:
@@ -103,13 +109,7 @@ class Run(Knobs):
 
     def check(self, shape: Shape, layers: Layers, plan: Plan | None) -> None:
         """Refuse what cannot be done with inputs of a shape; raises UserError."""
-        pad, sides = self.recipe.augment.pad, "x".join(map(str, shape[1:]))
-        demand(
-            pad < min(shape[1:], default=inf),
-            "recipe.augment.pad",
-            pad,
-            f"images of {sides} can be padded by less than that",
-        )
+        self.recipe.augment.check(shape)
         self.method.check(layers, plan)
 
     def afford(self) -> None:
@@ -127,6 +127,15 @@ class Run(Knobs):
             network = self.model.build(shape, outputs)
             output = tried(network, shape, outputs, self.recipe.batch_size)
         return Layers.of(network, self.prunable, output)
+
+    def task(self, data: Data, device: torch.device) -> Task:
+        """What is to be learned of data, which are moved to the device; raises UserError."""
+        goal = self.goal.of(data.goal)
+        demand_takes(goal, data.goal, self.dataset.name)
+        demand_works(goal, data)
+        self.method.suits(goal, data)
+        layers = self.layers(data.shape, data.outputs)
+        return Task(self.model, data.to(device), layers, self.seeds, device, goal)
 
     def torch_device(self) -> torch.device:
         """The device to run on; raises UserError if this machine lacks it."""

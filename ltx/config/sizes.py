@@ -65,7 +65,7 @@ def numbers(model: Model) -> Iterator[tuple[str, float]]:
         value: Any = getattr(model, one.name)
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int | float):
-                yield model.group + one.name, number
+                yield model.prefix + one.name, number
 
 
 def check_training(replicates: int, layers: Layers, plan: Plan) -> None:

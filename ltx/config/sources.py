@@ -32,9 +32,9 @@ def sources(knobs: Knobs) -> dict[str, str]:
             found[f"{kind.__module__}:{kind.__qualname__}"] = digest(kind)
         for field in fields(one):
             if field.metadata.get("rule") is IMPORTED and (path := getattr(one, field.name)):
-                found[path] = digest(load_path(one.group + field.name, path))
+                found[path] = digest(load_path(one.prefix + field.name, path))
             if field.metadata.get("rule") is FILE:
-                found[one.group + field.name] = of_content(one.group + field.name, getattr(one, field.name))
+                found[one.prefix + field.name] = of_content(one.prefix + field.name, getattr(one, field.name))
     return found
 
 

@@ -15,28 +15,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltx.knobs import Knobs
+
 
 @dataclass(frozen=True)
-class Goal(ABC):
-    """A loss and the measures of a network's outputs, for R replicates at once."""
+class Choice(Knobs, ABC):
+    """What `goal=NAME` chooses."""
 
+    prefix = "goal."
     summary: ClassVar[str]  # one line for `ltx list`
+
+    @abstractmethod
+    def of(self, kind: str) -> Goal:
+        """The goal, for data that are for `kind` unless a run says otherwise; raises UserError."""
+
+
+@dataclass(frozen=True)
+class Goal(Choice):
+    """A loss and the measures of a network's outputs, for R replicates at once.
+
+    A goal of one's own needs a loss; then it is measured by its mean, and what is less is better.
+    """
+
+    takes: ClassVar[str]  # classes | numbers: what targets it can have
     measure: ClassVar[str]  # names the columns val_<measure>, early_stop_test_<measure>, ...
-    higher: ClassVar[bool] = True  # whether more of it is better
+    higher: ClassVar[bool] = False  # whether more of it is better
     percent: ClassVar[bool] = False  # whether it is a fraction that people read in percent
     further: ClassVar[tuple[str, ...]] = ()  # other measures, told beside it
+    in_unit: ClassVar[tuple[str, ...]] = ()  # those in the unit that targets were measured in, before scaling
+
+    def of(self, kind: str) -> Goal:
+        return self
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of each example, [...] from outputs [..., K]."""
 
-    @abstractmethod
     def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What the measures need of examples, [R, S] float64 from outputs [R, n, K]: summed over all chunks."""
+        return self.loss(outputs, targets).double().sum(1, keepdim=True)
 
-    @abstractmethod
     def measures(self, tally: Tensor, count: int) -> dict[str, Tensor]:
         """From the tally [R, S] of `count` examples: `loss`, the measure and the further ones, [R] each."""
+        mean = (tally[:, 0] / count).float()
+        return {"loss": mean, self.measure: mean}
 
     def mean(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of one network's batch, outputs [B, K], for autograd."""
@@ -73,7 +95,9 @@ class Classification(Goal):
     """Cross-entropy of the softmax; the fraction of examples whose largest output is their class."""
 
     summary: ClassVar[str] = "cross-entropy; accuracy, and balanced accuracy in the files"
+    takes: ClassVar[str] = "classes"
     measure: ClassVar[str] = "accuracy"
+    higher: ClassVar[bool] = True
     percent: ClassVar[bool] = True
     further: ClassVar[tuple[str, ...]] = ("balanced_accuracy",)
 
@@ -94,7 +118,6 @@ class Classification(Goal):
 
     def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The sum of losses, and for each class how many examples there were and how many were found."""
-        targets = targets.expand(outputs.shape[:2])
         losses = self.loss(outputs, targets).sum(1, keepdim=True, dtype=torch.float64)
         found = (outputs.argmax(2) == targets).double()
         there = losses.new_zeros(len(outputs), outputs.shape[2])
@@ -111,4 +134,34 @@ class Classification(Goal):
         }
 
 
-GOALS: dict[str, type[Goal]] = {"classification": Classification}
+@dataclass(frozen=True)
+class Regression(Goal):
+    """Squared error of standardised targets, a mean over the K numbers of each example."""
+
+    summary: ClassVar[str] = "squared error; R2, and root mean squared error in the target's own unit"
+    takes: ClassVar[str] = "numbers"
+    measure: ClassVar[str] = "r2"
+    higher: ClassVar[bool] = True
+    further: ClassVar[tuple[str, ...]] = ("rmse",)
+    in_unit: ClassVar[tuple[str, ...]] = ("rmse",)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets).square().mean(-1)
+
+    def backward(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient is 2 (output - target) / (B K)."""
+        error = outputs - targets
+        return error.square().mean((1, 2)), error.mul_(2 / (error.shape[1] * error.shape[2]))
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Sums of squared errors, of targets and of their squares, for each of the K numbers."""
+        outputs, targets = outputs.double(), targets.double()
+        sums = ((outputs - targets).square(), targets, targets.square())
+        return torch.cat([values.sum(1) for values in sums], 1)
+
+    def measures(self, tally: Tensor, count: int) -> dict[str, Tensor]:
+        """R2 is one minus the squared error over that of the split's own mean, a mean over the K numbers."""
+        error, total, squares = tally.chunk(3, 1)
+        mean = (error / count).mean(1)
+        r2 = 1 - error / (squares - total.square() / count)
+        return {"loss": mean.float(), "r2": r2.mean(1).float(), "rmse": mean.sqrt().float()}

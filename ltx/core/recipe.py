@@ -34,18 +34,27 @@ STEPS = Steps("write 500, 160ep or 3ep20it", bool)
 class Augment(Knobs):
     """Random crop and flip, drawn anew for each replicate and epoch."""
 
-    group = "recipe.augment."
+    prefix = "recipe.augment."
 
     pad: int = knob(0, at_least(0), "pixels of padding before a crop to the original size; 0 = no crop")
     padding: str = knob("zeros", one_of(["zeros", "reflect"]), "zeros | reflect")
     flip: bool = knob(False, None, "mirror left and right with probability one half")
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse to crop or flip what is no image, or too small an image for the padding; raises UserError."""
+        what = f"inputs of {'x'.join(map(str, shape))} are no images"
+        demand(len(shape) == 3 or not self.flip, "recipe.augment.flip", "true", what)
+        demand(len(shape) == 3 or self.pad == 0, "recipe.augment.pad", self.pad, what)
+        sides = "x".join(map(str, shape[1:]))
+        rule = f"images of {sides} can be padded by less than that"
+        demand(self.pad < min(shape[1:], default=1), "recipe.augment.pad", self.pad, rule)
 
 
 @dataclass(frozen=True)
 class Recipe(Knobs):
     """How one network is trained. Steps may be written `500` or `160ep`."""
 
-    group = "recipe."
+    prefix = "recipe."
 
     optimizer: str = knob("adam", one_of(["adam", "sgd"]), "adam | sgd")
     lr: float = knob(1.2e-3, above(0), "learning rate after warm-up")

@@ -28,7 +28,7 @@ class Prunable(Knobs):
     Biases and normalisation are never pruned (LTH section 1: "266K" weights are weight matrices alone).
     """
 
-    group = "prunable."
+    prefix = "prunable."
 
     conv: bool = knob(True, None, "convolutions")
     dense: bool = knob(True, None, "dense layers but the last")
@@ -135,6 +135,10 @@ class Task:
         kept = ticket.kept()  # of layers that are never pruned, nothing
         whole = sum(size for name, size in self.layers.sizes.items() if name not in kept)
         return torch.stack([kept[name] for name in self.layers.sizes if name in kept]).sum(0) + whole
+
+    def density(self, ticket: Ticket) -> torch.Tensor:
+        """The fraction of the whole network's weights that is alive, [R] float64."""
+        return self.alive(ticket).double() / self.layers.total
 
     def describe(self) -> str:
         kinds = Counter(self.layers.kinds.values())

@@ -1,4 +1,4 @@
-"""Data sets as uint8 tensors, split once, by the names that `dataset=` takes."""
+"""Data sets, split once and for all, by the names that `dataset=` takes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,12 +8,16 @@ from ltx.data.custom import Custom
 from ltx.data.download import Downloaded
 from ltx.data.folder import ImageFolder
 from ltx.data.images import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
+from ltx.data.table import Table
+from ltx.data.tables import BUILT_IN
 from ltx.errors import unknown
 
-DATASETS: dict[str, type[Dataset]] = {
-    dataset.name: dataset
-    for dataset in (Digits, MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN, ImageFolder, Custom)
-}
+KINDS: tuple[type[Dataset], ...] = (
+    *(Digits, MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN),
+    *BUILT_IN,
+    *(Table, ImageFolder, Custom),
+)
+DATASETS: dict[str, type[Dataset]] = {kind.name: kind for kind in KINDS}
 
 __all__ = ["DATASETS", "Data", "Dataset", "Split", "fetch_all"]
 

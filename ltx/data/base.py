@@ -128,6 +128,7 @@ class Data:
     goal: str = "classification"  # what it is for, unless a run says otherwise
     unit: float = 1.0  # one unit of the targets in the unit that they were measured in
     names: tuple[str, ...] = ()  # of the inputs, where they are columns
+    labels: tuple[str, ...] = ()  # of the classes, where they have names
     groups: dict[str, tuple[int, ...]] = field(
         default_factory=dict
     )  # columns that are one feature, by its name
@@ -152,7 +153,7 @@ class Data:
 class Dataset(Knobs, ABC):
     """A data set's knobs, which are its configuration, and how to load it."""
 
-    group = "dataset."
+    prefix = "dataset."
     name: ClassVar[str]  # as in `dataset=NAME`
     summary: ClassVar[str]  # one line for `ltx list`
     # What is known without touching data; None where only the data can tell.

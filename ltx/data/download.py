@@ -1,8 +1,10 @@
 """Data sets that torchvision can download: finding, fetching and checking their files."""
 
+import gzip
 import hashlib
 import os
 import socket
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from ltx.errors import UserError
 from ltx.knobs import knob
 
 HELD_OUT = 5_000  # validation examples taken from the training images (Frankle & Carbin 2019)
+UNPACKED = 1 << 30  # bytes
 SILENCE = 4.0  # seconds a server may say nothing; torchvision itself would wait for ever
 
 
@@ -50,7 +53,7 @@ class Downloaded(Dataset):
 
     def load(self) -> Data:
         """Read the files, fetching them first if any is missing, and hold out the validation examples."""
-        if not all((self.folder / name).is_file() for name in self.files):
+        if not all(self.there(name) for name in self.files):
             self.fetch()
         published, test = self.read()
         kept, held = hold_out(published.targets, HELD_OUT)
@@ -89,10 +92,19 @@ class Downloaded(Dataset):
             return False
         return True
 
+    def there(self, name: str) -> bool:
+        """Whether a file is in the folder, as it is or packed by gzip."""
+        return any((self.folder / file).is_file() for file in (name, f"{name}.gz"))
+
     def contents(self, name: str) -> bytearray:
         """A file's bytes, checked against its md5 where one is known."""
+        path = self.folder / name
         try:
-            payload = bytearray((self.folder / name).read_bytes())
+            payload = bytearray(
+                path.read_bytes() if path.exists() else unpacked(path.with_name(f"{path.name}.gz"))
+            )
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise self.damaged(f"{name}.gz", str(error)) from error
         except OSError as error:
             raise UserError(f"cannot read {self.folder / name}: {error.strerror}") from error
         md5 = self.files[name]
@@ -104,6 +116,12 @@ class Downloaded(Dataset):
         """The error that names a damaged file and what replaces it."""
         path = self.folder / name
         return UserError(f"{path} is damaged ({why}): `ltx data fetch {self.name}` replaces it")
+
+
+def unpacked(path: Path) -> bytes:
+    """What a gzip file holds, of which no data set here has more than `UNPACKED`."""
+    with gzip.open(path) as file:
+        return file.read(UNPACKED)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 
 from ltx.data.base import Data, Dataset, Split, hold_out
 from ltx.data.download import Downloaded
+from ltx.data.tables import shipped
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,9 @@ class Digits(Dataset):
 
     def load(self) -> Data:
         """Split 70 / 10 / 20 percent; the file's 17 grey levels 0..16 become 0..255 by value * 255 // 16."""
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        images = torch.from_numpy(digits.images.astype(np.int64) * 255 // 16).to(torch.uint8)[:, None]
-        everything = Split(images, torch.from_numpy(digits.target.astype(np.int64)))
+        rows = torch.from_numpy(np.loadtxt(shipped("digits.csv.gz"), delimiter=",", dtype=np.int64))
+        images = (rows[:, :-1] * 255 // 16).to(torch.uint8).view(-1, 1, 8, 8)
+        everything = Split(images, rows[:, -1].contiguous())
         rest, test = (everything.take(indices) for indices in hold_out(everything.targets, self.test_size))
         train, val = (rest.take(indices) for indices in hold_out(rest.targets, self.val_size))
         return Data.of_images(train, val, test, classes=self.outputs)

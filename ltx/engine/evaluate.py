@@ -11,7 +11,7 @@ from torch import Tensor
 from ltx.core.goal import Goal
 from ltx.core.task import Task
 from ltx.core.ticket import Tree
-from ltx.data.base import Prepare, Split
+from ltx.data.base import Data, Split
 from ltx.models.base import evaluating, filled
 from ltx.streams import seeded
 
@@ -24,17 +24,25 @@ class Outputs(Protocol):
 
 
 @torch.no_grad()
-def evaluate(goal: Goal, network: Outputs, prepare: Prepare, split: Split) -> Tree:
+def evaluate(goal: Goal, network: Outputs, data: Data, split: Split) -> Tree:
     """The mean loss and the measures of every replicate on a whole split, by name, [R] each.
 
     The worst that the goal's measure can be stands for one that is not a number, as after divergence: in a
     curve NaN means that nothing was measured.
     """
-    parts = (goal.tally(network.outputs(prepare(inputs)), targets) for inputs, targets in split.chunks())
+    parts = (
+        tallied(goal, network.outputs(data.prepare(inputs)), targets) for inputs, targets in split.chunks()
+    )
     # In place: a small tensor kept from every chunk would stand where the next chunk's large ones could be.
     measured = goal.measures(reduce(Tensor.add_, parts), len(split))
+    measured |= {name: measured[name] * data.unit for name in goal.in_unit}
     worst = -torch.inf if goal.higher else torch.inf
     return measured | {goal.measure: torch.nan_to_num(measured[goal.measure], worst, torch.inf, -torch.inf)}
+
+
+def tallied(goal: Goal, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The goal's tally of outputs [R, n, K] against the same targets for every replicate."""
+    return goal.tally(outputs, targets.expand(len(outputs), *targets.shape))
 
 
 @torch.no_grad()

@@ -66,7 +66,7 @@ class Training:
                 checkpoint.save(self._state())
         self._compare()
         goal = self.task.goal
-        on_train = evaluate(goal, self.executor, self.task.data.prepare, self.task.data.train)
+        on_train = evaluate(goal, self.executor, self.task.data, self.task.data.train)
         if self.task.device.type == "cuda":
             torch.cuda.synchronize(self.task.device)
         self.seconds, self.joules = time.perf_counter() - began, meter.read()
@@ -165,14 +165,14 @@ class Training:
     def _measure(self, split: str) -> Tree:
         """How good the networks are now on a whole split."""
         task, data = self.task, self.task.data
-        measured = evaluate(task.goal, self.executor, data.prepare, getattr(data, split))
+        measured = evaluate(task.goal, self.executor, data, getattr(data, split))
         return {name: value.cpu() for name, value in measured.items()}
 
     # -- what is measured -------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
         goal, data = self.task.goal, self.task.data
-        val, test = (evaluate(goal, self.executor, data.prepare, split) for split in (data.val, data.test))
+        val, test = (evaluate(goal, self.executor, data, split) for split in (data.val, data.test))
         train_loss = self.tally / self.tallied if self.tallied else torch.full_like(self.tally, torch.nan)
         self.diverged |= ~val["loss"].isfinite() | ~self.tally.isfinite()
         point = {

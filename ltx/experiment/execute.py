@@ -14,6 +14,7 @@ from typing import Any
 
 from ltx.config.identity import Composed
 from ltx.core.checks import Checks
+from ltx.core.goals import named
 from ltx.core.recipe import Plan
 from ltx.core.sealed import SCHEMA
 from ltx.core.task import Task
@@ -47,15 +48,13 @@ def execute(composed: Composed, show: Progress | None = None, *, logged: bool = 
 def _execute(composed: Composed, show: Progress, *, logged: bool) -> Path:
     run, seconds = composed.run, patience()
     device = run.torch_device()
-    data = run.dataset.load().to(device)
-    layers = run.layers(data.shape, data.outputs)
-    plan = run.recipe.plan(len(data.train))
-    run.check(data.shape, layers, plan)
-    task = Task(run.model, data, layers, run.seeds, device)
-    folder = composed.folder(data.fingerprint)
+    task = run.task(run.dataset.load(), device)
+    plan, fingerprint = run.recipe.plan(len(task.data.train)), task.data.fingerprint
+    run.check(task.data.shape, task.layers, plan)
+    folder = composed.folder(fingerprint)
     with logging_to(folder / LOG) if logged else nullcontext(), stopping() as stop:
         about = {"config": composed.config, **machine(device)}
-        tag = composed.tag(data.fingerprint)
+        tag = composed.tag(fingerprint)
         opened = Store(folder, task, tag, about, stop, run.checkpoint_seconds, seconds)
         with opened as store, Heartbeat(folder) as beat:
             complete(composed, task, plan, store, show, beat)
@@ -176,7 +175,7 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
         "network": task.describe(),
         "weights": task.layers.total,
         "seeds": list(task.seeds),
-        "goal": {"name": "classification", **task.goal.described()},
+        "goal": {"name": named(task.goal), **task.goal.described()},
         "fingerprint": task.data.fingerprint,
         "examples": {name: len(split) for name, split in splits.items()},
         "engine": executor.name,

@@ -248,7 +248,7 @@ class Store:
             **self.about,
             "weights": self.keep(round.ticket.weights),
             "layers": layer_table(self.task, round.ticket),
-            "density": (self.task.alive(round.ticket) / self.task.layers.total).tolist(),
+            "density": self.task.density(round.ticket).tolist(),
             "of": list(round.of),
         }
         self._save(place / "ticket.safetensors", bits(round.ticket.mask), mine | header | {"kind": "ticket"})

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ltx.core.goal import Goal
 from ltx.core.recipe import Plan
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Round, Ticket, Tree
-from ltx.errors import demand
+from ltx.data.base import Data
+from ltx.errors import UserError, demand
 from ltx.knobs import above, at_least, between, each, knob
 from ltx.methods.base import Method, Search
 from ltx.pruning import masks
@@ -122,29 +124,59 @@ class SynFlow(AtInit):
         100, at_least(1), "how often to score the survivors while the density falls exponentially"
     )
 
+    def suits(self, goal: Goal, data: Data | None) -> None:
+        if data is not None and not data.prepare(data.train.inputs.narrow(0, 0, 1)).is_floating_point():
+            raise UserError(
+                "method=synflow shows the network ones, but the inputs of these data are no quantities"
+            )
+
     def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
-        """R = 1ᵀ(∏|θ|)1: what an image of ones gives with all parameters positive, BatchNorm evaluating."""
+        """R = 1ᵀ(∏|θ|)1: what an input of ones gives with all parameters positive, BatchNorm evaluating."""
         network.eval()
         ones = torch.ones(1, *task.data.shape, dtype=torch.float64, device=task.device)
         positive = {name: tensor.abs() for name, tensor in weights.items()}
         return saliency(lambda w: functional_call(network, w, ones).sum(), positive, task.layers.prunable)
 
 
+PER_CLASS = "examples of each class to score on; where targets are numbers, ten times so many of all"
+
+
+def enough(per_class: int, data: Data | None) -> None:
+    """Refuse to score on more examples than there are; raises UserError."""
+    if data is None:
+        return
+    targets = data.train.targets
+    if targets.is_floating_point():
+        most, rule = (
+            len(targets) // 10,
+            f"{len(targets)} training examples are enough for {len(targets) // 10}",
+        )
+    else:
+        most = int(torch.bincount(targets, minlength=data.outputs).min())
+        rule = f"some class has only {most}"
+    demand(per_class <= most, "method.per_class", per_class, rule)
+
+
+def examples(task: Task, seed: int, per_class: int) -> tuple[Tensor, Tensor]:
+    """Inputs float64 [N, *shape] and targets of training examples to score on, drawn anew for each seed."""
+    data, targets = task.data, task.data.train.targets.cpu()
+    chosen = torch.randperm(len(targets), generator=stream(seed, "examples"))
+    if targets.is_floating_point():
+        chosen = chosen[: 10 * per_class]
+    else:
+        chosen = torch.cat([chosen[targets[chosen] == k][:per_class] for k in range(data.outputs)])
+    chosen = chosen.to(task.device)
+    return data.prepare.exact(data.train.read(chosen)), data.train.targets[chosen]
+
+
 @dataclass(frozen=True)
 class FromData(AtInit):
     """Scores by the loss of a few training examples, not augmented, the network in training mode."""
 
-    per_class: int = knob(10, at_least(1), "examples of each class to score on")
+    per_class: int = knob(10, at_least(1), PER_CLASS)
 
-    def examples(self, task: Task, seed: int) -> tuple[Tensor, Tensor]:
-        """Inputs float64 [N, *shape] and targets [N], drawn anew for each seed."""
-        data, labels = task.data, task.data.train.targets.cpu()
-        fewest = int(torch.bincount(labels, minlength=data.outputs).min())
-        demand(self.per_class <= fewest, "method.per_class", self.per_class, f"some class has only {fewest}")
-        order = torch.randperm(len(labels), generator=stream(seed, "examples"))
-        chosen = torch.cat([order[labels[order] == k][: self.per_class] for k in range(data.outputs)])
-        chosen = chosen.to(task.device)
-        return data.prepare.exact(data.train.read(chosen)), data.train.targets[chosen]
+    def suits(self, goal: Goal, data: Data | None) -> None:
+        enough(self.per_class, data)
 
 
 @dataclass(frozen=True)
@@ -154,7 +186,7 @@ class SNIP(FromData):
     summary: ClassVar[str] = "at initialisation, prune what the loss feels least (Lee et al. 2019)"
 
     def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
-        images, labels = self.examples(task, seed)
+        images, labels = examples(task, seed, self.per_class)
 
         def loss(w: Tree) -> Tensor:
             return task.goal.mean(functional_call(network, w, images), labels)
@@ -173,10 +205,15 @@ class GraSP(FromData):
 
     summary: ClassVar[str] = "at initialisation, keep what the gradient flows through (Wang et al. 2020)"
 
-    temperature: float = knob(200.0, above(0), "what logits are divided by")
+    temperature: float = knob(200.0, above(0), "what logits are divided by; 1 where outputs are no logits")
+
+    def suits(self, goal: Goal, data: Data | None) -> None:
+        super().suits(goal, data)
+        rule = "outputs that are no logits are not divided; write method.temperature=1"
+        demand(goal.takes == "classes" or self.temperature == 1, "method.temperature", self.temperature, rule)
 
     def score(self, task: Task, seed: int, network: nn.Module, weights: Tree) -> Tree:
-        images, labels = self.examples(task, seed)
+        images, labels = examples(task, seed, self.per_class)
 
         def loss(w: Tree) -> Tensor:
             halves = zip(images.chunk(2), labels.chunk(2), strict=True)

@@ -7,9 +7,11 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ltx.core.goal import Goal
 from ltx.core.recipe import Plan
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Round, Ticket, Trained
+from ltx.data.base import Data
 from ltx.knobs import Knobs
 from ltx.pruning.controls import LAYERWISE
 
@@ -25,7 +27,7 @@ class Method(Knobs, ABC):
     A search must be a function of (its knobs, the seeds, what it is sent): resuming a run drives it again.
     """
 
-    group = "method."
+    prefix = "method."
     summary: ClassVar[str]
     nested: ClassVar[bool] = True  # whether each level's mask lies within the one before
     controls: ClassVar[tuple[str, ...]] = LAYERWISE  # those that its tickets can be compared with
@@ -36,6 +38,10 @@ class Method(Knobs, ABC):
 
         `plan` is None where only the data can tell how long an epoch is; then this is called again later.
         """
+
+    def suits(self, goal: Goal, data: Data | None) -> None:
+        """Raise UserError where the method means nothing; called before data are loaded, where the data set alone
+        says what it is for, and with the data before anything is trained."""
 
     @abstractmethod
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from ltx.core.goal import Goal
 from ltx.core.recipe import Plan
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Hooks, Key, Round, Ticket, Trained, Tree, only
+from ltx.data.base import Data
 from ltx.errors import UserError
 from ltx.knobs import at_least, between, each, knob, one_of
-from ltx.methods.at_init import SNIP
+from ltx.methods.at_init import PER_CLASS, enough, examples
 from ltx.methods.base import Method, Rows, Search
 from ltx.pruning import channels, masks
 from ltx.pruning.channels import Group
@@ -86,6 +88,7 @@ class Channels(Method):
             raise UserError(
                 "prunable.* leaves no channels to prune: all layers that make them must be prunable"
             )
+        channels.tried(task.network, task.data.shape, groups)
         yield Round(0, dense, plan)
         drawn = yield from self.draws(task, dense, plan, groups)
         for level, draw in enumerate(drawn, start=1):
@@ -235,7 +238,10 @@ class ChannelSNIP(Untrained):
 
     summary: ClassVar[str] = "prune the channels that the loss feels least, at initialisation"
 
-    per_class: int = knob(10, at_least(1), "examples of each class to score on")
+    per_class: int = knob(10, at_least(1), PER_CLASS)
+
+    def suits(self, goal: Goal, data: Data | None) -> None:
+        enough(self.per_class, data)
 
     def scores(self, task: Task, dense: Ticket, groups: Groups) -> Tree:
         rows = [self.score(task, seed, only(dense.weights, r)) for r, seed in enumerate(task.seeds)]
@@ -243,7 +249,7 @@ class ChannelSNIP(Untrained):
 
     def score(self, task: Task, seed: int, weights: Tree) -> Tree:
         """The sensitivity of one replicate's scales; `weights` are [1, *shape]."""
-        images, labels = SNIP(per_class=self.per_class).examples(task, seed)
+        images, labels = examples(task, seed, self.per_class)
         network, one = task.network(), {name: tensor[0].clone() for name, tensor in weights.items()}
         with seeded(seed, "score"):
             return saliency(

@@ -21,7 +21,7 @@ Shape = tuple[int, ...]  # of one input: channels, height and width of an image,
 class Model(Knobs, ABC):
     """One architecture family: its fields are the knobs a user may turn, and it builds the network."""
 
-    group = "model."
+    prefix = "model."
     summary: ClassVar[str]  # one line for `ltx list`
 
     @abstractmethod

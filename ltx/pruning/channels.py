@@ -6,7 +6,7 @@ flattened images and depthwise convolutions included; nothing here knows a netwo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from ltx.core.ticket import Tree
 from ltx.errors import UserError
-from ltx.models.base import tensors
+from ltx.models.base import evaluating, filled, tensors
+from ltx.plugins import told
+from ltx.streams import seeded
 
 Places = dict[str, Tensor]
 """By module, which of its outputs or inputs belong to each channel of a group, [channels, k]."""
@@ -225,7 +227,8 @@ def trim(layer: Any, outputs: Tensor | None, inputs: Tensor | None) -> None:
 def replace(layer: nn.Module, key: str, tensor: Tensor, stay: Tensor, dim: int) -> None:
     """Put what stays of a parameter or buffer along `dim` in its place."""
     left = tensor.detach().index_select(dim, stay.nonzero().flatten())
-    setattr(layer, key, nn.Parameter(left) if isinstance(tensor, nn.Parameter) else left)
+    trained = isinstance(tensor, nn.Parameter)
+    setattr(layer, key, nn.Parameter(left, requires_grad=tensor.requires_grad) if trained else left)
 
 
 def masked(dense: Tree, parts: Iterable[Shrunk]) -> Tree:
@@ -236,3 +239,53 @@ def masked(dense: Tree, parts: Iterable[Shrunk]) -> Tree:
         alive = {name: torch.ones_like(shrunk.index[name], dtype=torch.bool)[None] for name in dense}
         rows.append(shrunk.put(alive, nothing))
     return {name: torch.cat([row[name] for row in rows]) for name in dense}
+
+
+# -- whether it is the same network
+
+
+def tried(build: Callable[[], nn.Module], shape: Iterable[int], groups: Groups) -> None:
+    """Cut half of all channels for a trial, and compare with the whole network in which nothing reads them.
+
+    A network whose channels run where the library does not follow would be cut into another one. Raises
+    UserError.
+    """
+    kept = {name: torch.arange(group.channels) % 2 == 0 for name, group in groups.items()}
+    with seeded(0, "trial cut"):
+        whole = build().cpu().double()
+        values = {name: drawn(tensor)[None] for name, tensor in tensors(whole).items()}
+        images = torch.rand(2, *shape, dtype=torch.float64)
+        try:
+            small = shrunk(build(), shape, kept)
+            layers = {name: tensor for name, tensor in values.items() if tensor.dim() > 2}
+            silent = values | {name: layers[name] * alive for name, alive in masked(layers, [small]).items()}
+            parts = (whole, silent), (small.network.double(), small.take(values))
+            one, other = (outputs(filled(network, only(tree)), images) for network, tree in parts)
+        except Exception as error:  # whatever a network says that is wired otherwise
+            raise UserError(
+                f"the network cannot be made smaller: without some channels, {told(error)}"
+            ) from error
+    apart = float((one - other).abs().max() / one.abs().max())
+    if not apart < 1e-6:
+        raise UserError(
+            "the network cannot be made smaller: torch-pruning does not follow all that its channels run through "
+            f"(outputs differ by {apart:.1%}); prune weights instead, as method=imp does"
+        )
+
+
+def drawn(tensor: Tensor) -> Tensor:
+    """Values for a trial: weights as they are; no scale, shift or statistic may be trivial."""
+    weight = tensor.dim() > 1 or not tensor.is_floating_point()
+    return tensor.detach().clone() if weight else torch.rand_like(tensor) + 0.5
+
+
+def only(tree: Tree) -> Tree:
+    """The one replicate of a stack, without its axis."""
+    return {name: tensor[0] for name, tensor in tree.items()}
+
+
+@torch.no_grad()
+def outputs(network: nn.Module, images: Tensor) -> Tensor:
+    """What a network makes of images in evaluation."""
+    with evaluating(network):
+        return network(images)

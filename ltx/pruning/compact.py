@@ -20,6 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ltx.core.ticket import Tree
 from ltx.errors import UserError
+from ltx.models.base import filled
 from ltx.pruning.channels import Group, Groups, Places, bundles, cut
 
 TOLERANCE = 1e-8
@@ -67,8 +68,7 @@ class Compactor:
 
     def compact(self, weights: Tree) -> Compact:
         """The network with `weights` (its tensors [*shape], zero where pruned), without what is dead in it."""
-        whole = copy.deepcopy(self.pattern)
-        whole.load_state_dict({name: tensor.cpu() for name, tensor in weights.items()})
+        whole = filled(copy.deepcopy(self.pattern), weights)
         if self.why:
             return self._as_it_is(whole, self.why)
         small = copy.deepcopy(whole)
@@ -76,7 +76,7 @@ class Compactor:
             cut(small, self.groups, settled(small, self.groups, observed(small, self.groups, self.shape)))
             network, inputs = picked(small)
             apart = distance(whole, network, self.shape)
-        except (RuntimeError, ValueError, IndexError) as error:  # a forward that counts on its widths
+        except Exception as error:  # a forward that counts on its widths, a weight that is made of others
             return self._as_it_is(whole, " ".join(f"{type(error).__name__}: {error}".split()))
         if apart > TOLERANCE:
             return self._as_it_is(whole, f"without what seemed dead the outputs differ by {apart:.1e}")

@@ -27,7 +27,7 @@ WORST = {
 class Objective(Knobs):
     """The measure on validation data that a run returns: the mean over the seeds of its tickets."""
 
-    group = "objective."
+    prefix = "objective."
 
     measure: str = knob(
         "early_stop_val_accuracy",

@@ -86,7 +86,14 @@ def connect(
     out = folder / "connect" / ("recalibrated" if recalibrate else "")
     with held(out):
         if left := [question for question in questions if not answered(out, question)]:
-            answer(load_task(run, manifest), plan, left, out, recalibrate=recalibrate)
+            task = load_task(run, manifest)
+            demand(
+                task.goal.takes == "classes",
+                "RUN",
+                folder,
+                "it is no classification: there is no error to tell",
+            )
+            answer(task, plan, left, out, recalibrate=recalibrate)
         tabulate(out, manifest["tag"])
     statistics = "measured at each point, on an epoch of training batches" if recalibrate else "interpolated"
     notes = [f"BatchNorm's running statistics are {statistics}."] if normalised else []
@@ -144,7 +151,7 @@ def ask(
     lost = outcome.diverged.view(2, -1).any(0) | question.lost
     for value in vars(line).values():
         value[lost] = torch.nan
-    return vars(line) | {"density": task.alive(ticket).cpu() / task.layers.total}
+    return vars(line) | {"density": task.density(ticket).float().cpu()}
 
 
 def trained(task: Task, round: Round, scratch: Path, stop: Callable[[], bool]) -> Trained:

@@ -159,11 +159,10 @@ def skeleton(run: Run) -> nn.Module:
 def load_task(run: Run, manifest: dict[str, Any]) -> Task:
     """The run's task; a UserError if the data are no longer those that it was trained on."""
     device = run.torch_device()
-    data = run.dataset.load().to(device)
+    data = run.dataset.load()
     was = manifest["fingerprint"]
     demand(data.fingerprint == was, "dataset", data.fingerprint, f"the run was trained on data {was}")
-    layers = run.layers(data.shape, data.outputs)
-    return Task(run.model, data, layers, run.seeds, device)
+    return run.task(data, device)
 
 
 def examples(run: Run, manifest: dict[str, Any], split: str) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from ltx.config.registry import config_dir, register
 from ltx.config.trust import search
 from ltx.errors import UserError
 from ltx.experiment.execute import execute
+from ltx.files import read_json
 from ltx.report.objective import objective
 
 WITH_VALUE = (
@@ -106,6 +107,9 @@ def finish(folder: Path) -> None:
     from ltx.report import grade
     from ltx.report.sizes import said
 
+    if read_json(folder / "manifest.json").get("goal", {}).get("measure", "accuracy") != "accuracy":
+        print(f"tables: {folder}")  # figures are of accuracies
+        return
     found = report.compare([folder])
     report.write(found)
     report.print_tables(found, Console(), ["means"])
