@@ -57,8 +57,6 @@ class Input:
 # -- keys -----------------------------------------------------------------------------------------------------
 
 CHOICE = {"model.arch": "model=torchvision", "model.path": "model=custom", "dataset.path": "dataset=custom"}
-NEVER = {int: "1.5", float: "fast", bool: "perhaps", str: "[1]"}
-"""What no key of a type takes."""
 NONSENSE = ["abc", "nan", "inf", "-inf", "-1", "[[1]]", "{a: 1}", "1e400", DIGITS, "${oc.env:HOME}"]
 FREE = {"out", "dataset.root"}
 """Keys that take any text."""
