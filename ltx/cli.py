@@ -290,14 +290,20 @@ def compare(
     typer.echo((compare(run, levels, other, trust=trust) / "compare.md").read_text(encoding="utf-8"))
 
 
+STOPPED = 130
+"""The exit code after Ctrl-C."""
+
+
 def main() -> None:
     """Run the command; a user's mistake is one line and exit code 2, a failed job 1, a requested stop 130."""
     try:
         prepare()
         try:
-            app(standalone_mode=False)
+            code = app(standalone_mode=False)
         finally:
             sys.stdout.flush()
+        if code == STOPPED:  # the parser has caught Ctrl-C
+            raise KeyboardInterrupt
     except UserError as error:
         leave(str(error), 2)
     except BrokenPipeError:  # `| head` has seen enough
@@ -308,7 +314,7 @@ def main() -> None:
     except Failed as error:
         leave(str(error), 1)
     except (Interrupted, KeyboardInterrupt, typer.Abort) as stop:
-        leave(str(stop) or "stopped", 130)
+        leave(str(stop) or "stopped", STOPPED)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
