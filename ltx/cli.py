@@ -127,11 +127,11 @@ def plot(
     against: Against = None,
 ) -> None:
     """Draw figures and tables of every run below the paths, compared."""
+    from ltx.console import Console
     from ltx.report import draw
 
     how = {"tolerance": tolerance, "by": by, "where": where or (), "interval": interval, "against": against}
-    for file in draw(paths, out=out, pdf=pdf, **how):
-        typer.echo(file)
+    Console().say(*draw(paths, out=out, pdf=pdf, **how))
 
 
 @app.command()
@@ -162,10 +162,10 @@ def fetch(
     root: Annotated[Path | None, typer.Option(help="where to put them, as dataset.root")] = None,
 ) -> None:
     """Download data sets now, for machines that will have no network later."""
+    from ltx.console import Console
     from ltx.data import fetch_all
 
-    for folder in fetch_all(names, root):
-        typer.echo(folder)
+    Console().say(*fetch_all(names, root))
 
 
 @app.command()
@@ -177,10 +177,11 @@ def connect(
     device: Annotated[str | None, typer.Option(help="else the run's own")] = None,
 ) -> None:
     """Linear mode connectivity: how SGD noise after step k decides what a run's networks become."""
+    from ltx.console import Console
     from ltx.study.connect import connect
 
     out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device)
-    typer.echo((out / "connect.md").read_text())
+    Console().pour((out / "connect.md").read_text(encoding="utf-8"))
 
 
 def main() -> None:
@@ -189,16 +190,18 @@ def main() -> None:
     # digits experiments side by side on 2 cores take 45 s instead of minutes, one alone 19 s instead of 17.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # read when torch is loaded
+    from ltx.console import complain
+
     try:
         app()
     except UserError as error:
-        print(f"ltx: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(2)
     except Failed as error:
-        print(f"ltx: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(1)
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"ltx: {stop or 'stopped'}", file=sys.stderr)
+        complain(str(stop) or "stopped")
         sys.exit(130)
 
 

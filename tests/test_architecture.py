@@ -17,7 +17,7 @@ SOURCE = ROOT / "ltx"
 # for types alone included. So each file can be read knowing only what stands below it.
 FLOORS = [
     "errors",
-    "files plugins",
+    "files plugins console",
     "streams",
     "data models report",
     "core",

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+
+from ltx.console import Console
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.completion_plugin import DefaultCompletionPlugin
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from ltx.config.compose import Composed, compose, config_dir, register
+from ltx.console import Console
 from ltx.core.checks import Checks
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
@@ -229,8 +229,9 @@ def finish(folder: Path) -> None:
 
     found = report.compare([folder])
     report.write(found)
-    report.print_tables(found, Console(), ["means"])
-    print(f"figures and tables: {folder}")
+    console = Console()
+    report.print_tables(found, console, ["means"])
+    console.say(f"figures and tables: {folder}")
 
 
 def split(args: list[str]) -> tuple[list[str], list[str]]:

@@ -22,7 +22,7 @@ from ltx.experiment.execute import stopping
 from ltx.experiment.progress import Progress as Show
 from ltx.experiment.store import Progress, identity, number, read, save, table
 from ltx.files import write
-from ltx.report.connect import draw
+from ltx.report.figures.connect import draw
 from ltx.study.line import POINTS, barrier, between, doubled, halves, twins
 from ltx.study.reopen import diverged, load_task, open_ticket, reopen, trained_levels
 from ltx.study.show import read_manifest

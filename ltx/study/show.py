@@ -6,16 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from ltx.console import Console
 from ltx.errors import UserError
 from ltx.experiment.status import FILE, state
 from ltx.sweep.watch import detail
-
-
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """One line as it is: not wrapped, not coloured by guesswork."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def catalogue() -> None:
@@ -26,9 +20,9 @@ def catalogue() -> None:
     console = Console()
 
     def section(title: str, lines: dict[str, str]) -> None:
-        say(console, title, "bold")
+        console.say(title, style="bold")
         for name, text in lines.items():
-            say(console, f"  {name:26s} {text}")
+            console.say(f"  {name:26s} {text}")
 
     section(
         "experiments (config=NAME)",
@@ -69,11 +63,11 @@ def summary(folder: Path) -> None:
     }
     for name, text in facts.items():
         if text:
-            say(console, f"{name:11s}{text}")
+            console.say(f"{name:11s}{text}")
     if (folder / "levels.csv").exists():
         print_tables(compare([folder]), console, ["means"])
     if now.name != "complete":
-        say(console, "the command that began this run continues it")
+        console.say("the command that began this run continues it")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

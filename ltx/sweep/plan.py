@@ -13,15 +13,15 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Glob
-from rich.console import Console
 
 from ltx.config.compose import Composed, check_override, compose, compose_all, options, parse, register, swept
+from ltx.console import Console
 from ltx.data.base import Data
 from ltx.errors import Failed, Interrupted, UserError
 from ltx.experiment.execute import check_flags, extra_dirs, job, split, through_hydra
 from ltx.experiment.status import Job, Sweep
 from ltx.experiment.tracking import check_installed
-from ltx.sweep.watch import say, show, watching
+from ltx.sweep.watch import show, watching
 
 
 def sweep(args: list[str], seeds_per_job: int | None = None) -> None:
@@ -51,7 +51,7 @@ def sweep(args: list[str], seeds_per_job: int | None = None) -> None:
         raise UserError(f"cannot write to {plan.folder}: {error.strerror}; choose another out=DIR") from error
     before = [job.state().name == "complete" for job in plan.jobs]
     jobs = f"{len(plan.jobs)} job{'s' * (len(plan.jobs) > 1)}"
-    say(console, f"{jobs}, {sum(before)} done before; the sweep is {plan.folder}")
+    console.say(f"{jobs}, {sum(before)} done before; the sweep is {plan.folder}")
     if not all(before):
         theirs = [o for o in overrides if o.startswith(("launcher=", "hydra.", "hydra/", "out=", "device="))]
         with watching(plan, console) as seen_enough, stoppable(seen_enough):
@@ -164,13 +164,14 @@ def finish(plan: Sweep, before: Sequence[bool]) -> None:
     failed = sum(state.name == "failed" for state in states)
     if found:
         compared = report.compare(found)
-        report.print_tables(compared, Console(), ["means", "matching"])
+        results = Console()
+        report.print_tables(compared, results, ["means", "matching"])
         try:
             report.write(compared, out=plan.folder)
-            print(f"figures and tables: {plan.folder}")
+            results.say(f"figures and tables: {plan.folder}")
         except UserError as error:  # a full disk fails jobs too, of which more is to be said
             if not failed:
                 raise
-            say(console, str(error))
+            console.say(str(error))
     if failed:
         raise Failed(f"{failed} of {len(states)} jobs failed; the same sweep tries them again")
