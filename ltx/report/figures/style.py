@@ -6,7 +6,6 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -24,6 +23,7 @@ from matplotlib.ticker import (
 )
 
 from ltx.files import write
+from ltx.report.figures import matplotlib
 from ltx.report.tables import percent
 
 # Okabe and Ito: told apart with every common colour blindness, and in print by marker and dash as well.
