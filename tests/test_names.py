@@ -110,7 +110,7 @@ def test_a_name_in_brackets_is_not_markup(ltx, tmp_path):
 def test_a_tolerance_is_a_fraction(ltx, tmp_path, tolerance):
     said = ltx("table", build(tmp_path / "a"), "--tolerance", tolerance)
     assert (said.code, said.err.count("\n")) == (2, 1)
-    assert said.err.startswith(f"ltx: --tolerance={float(tolerance)} is not possible: it must be in [0, 1)")
+    assert said.err.startswith(f"ltx: --tolerance={float(tolerance)} is not possible: it must lie in [0, 1)")
 
 
 # Streams
@@ -125,7 +125,8 @@ def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path):
     run = build(tmp_path / "a")
     process = command("table", run, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
-    assert process.stderr.read() == b""
+    with process.stderr as told:
+        assert told.read() == b""
     assert process.wait() == console.GONE == 141
 
 
@@ -134,7 +135,8 @@ def test_a_full_disk_under_standard_output_is_one_line(tmp_path):
     run = build(tmp_path / "a")
     with open("/dev/full", "w") as full:
         process = command("table", run, "--format", "csv", stdout=full, stderr=subprocess.PIPE, text=True)
-        assert process.stderr.read() == "ltx: cannot write to standard output: No space left on device\n"
+        with process.stderr as told:
+            assert told.read() == "ltx: cannot write to standard output: No space left on device\n"
         assert process.wait() == 2
 
 

@@ -12,8 +12,8 @@ import matplotlib
 import pandas as pd
 import pytest
 import yaml
-from rich.console import Console
 
+from ltx.console import Console
 from ltx.errors import UserError
 from ltx.report import compare, draw, find_runs, print_tables, table
 from ltx.report.figures import drawing, style
