@@ -90,6 +90,9 @@ class Layers:
         return sum(self.sizes[name] for name in self.prunable)
 
 
+ENGINES = ("dense", "auto", "kernel", "csr")
+
+
 @dataclass(frozen=True)
 class Task:
     """A network to train on data, once for every seed."""
@@ -100,6 +103,7 @@ class Task:
     seeds: tuple[int, ...]
     device: torch.device
     goal: Goal = field(default_factory=Classification)
+    engine: str = "dense"  # one of ENGINES: how pruned layers may be computed
 
     @property
     def replicates(self) -> int:

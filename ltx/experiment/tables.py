@@ -49,7 +49,7 @@ def levels_columns(goal: Goal) -> list[str]:
     measure, moments = goal.measure, ("early_stop", "final")
     own = [f"early_stop_test_{measure}", f"final_test_{measure}", f"final_train_{measure}"]
     further = [f"{moment}_test_{name}" for name in goal.further for moment in moments]
-    return [*FOUND, *own, *SPENT, *further]
+    return [*FOUND, *own, *SPENT, *further, "engine"]
 
 
 def measured_keys(goal: Goal) -> list[str]:
@@ -108,6 +108,7 @@ class Record:
                 float(f"{trained.seconds / self.task.replicates:.3f}"),
                 int(trained.diverged[r]),
                 *(number(value[r, e]) for value in further for e in (at, end)),
+                trained.engine,
             )
             rows.append((*self.names, *key, *outcome))
         return rows
