@@ -28,7 +28,7 @@ lint: .venv/lint
 
 KERNELS = ltx/engine/kernels
 
-.venv/ltx: pyproject.toml constraints.txt hatch_build.py $(KERNELS)/sparse.c $(KERNELS)/lanes.h
+.venv/ltx: pyproject.toml constraints.txt hatch_build.py $(KERNELS)/sparse.c $(KERNELS)/lanes.h $(KERNELS)/images.h
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	@touch $@

@@ -8,9 +8,14 @@ def main() -> None:
     try:
         from ltx.cli import main as run
     except KeyboardInterrupt:
-        print("ltx: stopped", file=sys.stderr)
-        sys.exit(130)
+        run = stopped
     run()
+
+
+def stopped() -> None:
+    """Leave as after any Ctrl-C."""
+    print("ltx: stopped", file=sys.stderr)
+    sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -240,6 +240,29 @@ def connect(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a run's folder", show_default=False)],
+    to: Annotated[str, typer.Option(help="state_dict, safetensors, pt2, onnx or executorch")] = "pt2",
+    density: Annotated[float | None, typer.Option(help="the level with this share of weights")] = None,
+    level: Annotated[int | None, typer.Option(help="how often it was pruned; else the last level")] = None,
+    matching: Annotated[
+        bool, typer.Option("--matching", help="the sparsest that validates like the dense network")
+    ] = False,
+    role: Annotated[str, typer.Option(help="ticket, or a control")] = "ticket",
+    seed: Annotated[int | None, typer.Option(help="else the run's first")] = None,
+    masked: Annotated[bool, typer.Option("--masked", help="whole, with zeros where it is pruned")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="calibrated on training examples; onnx only")] = False,
+    out: Annotated[Path | None, typer.Option(help="the file; else in the run's folder")] = None,
+) -> None:
+    """Write one network of a run as a file that needs no ltx: without what is dead in it, and with a card."""
+    from ltx.study.export import Wish, export
+
+    wish = Wish(density, level, matching, role, seed)
+    for file in export(run, to, wish, masked=masked, as_int8=int8, out=out):
+        typer.echo(file)
+
+
+@app.command()
 def verify(
     paths: Paths,
     data: Annotated[
@@ -271,14 +294,20 @@ def compare(
     Console().pour((compare(run, levels, other, trust=trust) / "compare.md").read_text(encoding="utf-8"))
 
 
+STOPPED = 130
+"""The exit code after Ctrl-C."""
+
+
 def main() -> None:
     """Run the command; a user's mistake is one line and exit code 2, a failed job 1, a requested stop 130."""
     try:
         prepare()
         try:
-            app(standalone_mode=False)
+            code = app(standalone_mode=False)
         finally:
             sys.stdout.flush()
+        if code == STOPPED:  # the parser has caught Ctrl-C
+            raise KeyboardInterrupt
     except UserError as error:
         leave(str(error), 2)
     except BrokenPipeError:  # `| head` has seen enough
@@ -289,7 +318,7 @@ def main() -> None:
     except Failed as error:
         leave(str(error), 1)
     except (Interrupted, KeyboardInterrupt, typer.Abort) as stop:
-        leave(str(stop) or "stopped", 130)
+        leave(str(stop) or "stopped", STOPPED)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise

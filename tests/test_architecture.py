@@ -125,6 +125,7 @@ SURFACE = {
     "compare": "run --other --levels --trust",
     "connect": "run --levels --steps --recalibrate --device --trust",
     "data fetch": "names --root",
+    "export": "run --to --density --level --matching --role --seed --masked --int8 --out",
     "grade": "paths --claims --format",
     "list": "",
     "plot": "paths --out --pdf --tolerance --by --where --interval --against",

@@ -156,6 +156,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, told, ltx, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_before_anything_has_begun_is_one_line(ltx, monkeypatch):
+    def pressed(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ltx.sweep.launch.launch", pressed)
+    said = ltx("run")
+    assert (said.code, said.err) == (130, "ltx: stopped\n")
+
+
 def test_a_mistake_in_a_process_of_its_own_exits_with_2():
     command = [sys.executable, "-m", "ltx", "run", "seed=many"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -17,7 +17,7 @@ from ltx.config.compose import compose
 from ltx.config.identity import differences
 from ltx.config.registry import GROUPS, config_dir, experiments, keys
 from ltx.config.run import Run
-from ltx.data.base import Data, Split
+from ltx.data.base import Data, Prepare, Split, fingerprint
 from ltx.errors import UserError
 from ltx.experiment.execute import execute
 from ltx.sweep.launch import completions
@@ -392,6 +392,7 @@ def test_a_home_is_where_the_user_s_is():
 # Raise PROTOCOL in ltx/config/identity.py if numbers may have changed, and write the names down anew. A name that
 # changes without it has lost somebody's runs.
 NAMES = {
+    "breast_cancer_lassonet": "892750c69013",
     "cifar100_vgg16_early_bird": "b0923e790d2d",
     "cifar10_conv2": "be06d0c2b8e8",
     "cifar10_conv2_quick": "5ad400e66018",
@@ -404,17 +405,20 @@ NAMES = {
     "cifar10_resnet20_quick": "a1511f8a6084",
     "cifar10_resnet20_rewind": "74d4f6610dd2",
     "cifar10_resnet20_warmup": "14786ced8016",
+    "cifar10_resnet56_filters": "cb2a1256c0e3",
     "cifar10_vgg16_at_init": "42660c3c501b",
     "cifar10_vgg16_early_bird": "f9af9cc1e016",
     "cifar10_vgg16_early_bird_quick": "d8c8a16dd624",
     "cifar10_vgg19": "348086b5fa6d",
     "digits_at_init": "76520e8a1609",
     "digits_early_bird": "81bae89d6b54",
+    "digits_filters": "fd7bf1951fb8",
     "digits_gmp": "1cb240d07aba",
     "digits_lenet": "053a115ee2d6",
     "digits_set": "e0267bff2e93",
     "digits_transplant": "8368f664af8e",
     "fashion_to_mnist": "095a3de66139",
+    "mice_lassonet": "a0ff71ed69f7",
     "mnist_lenet": "ac92c89fb456",
     "mnist_lenet5_gmp": "eb81ffedc139",
     "mnist_lenet_quick": "447f657d4227",
@@ -483,14 +487,18 @@ def test_the_same_values_written_otherwise_are_the_same_run():
 
 
 def fake(shape, classes):
-    """Random images: a few of each class."""
+    """Random images, or rows of a table: a few of each class."""
     draw = torch.Generator().manual_seed(0)
 
     def split(examples):
         images = torch.randint(256, (examples, *shape), generator=draw, dtype=torch.uint8)
         return Split(images, torch.arange(examples) % classes)
 
-    return Data.of_images(split(64), split(20), split(20), classes=classes)
+    parts = split(64), split(20), split(20)
+    if len(shape) == 3:
+        return Data.of_images(*parts, classes=classes)
+    rows = [Split(part.inputs / 255, part.targets) for part in parts]
+    return Data(*rows, outputs=classes, prepare=Prepare(), fingerprint=fingerprint(*rows))
 
 
 @pytest.mark.parametrize("name", experiments())
@@ -505,6 +513,7 @@ def test_every_shipped_experiment_composes_and_trains(name, tmp_path, monkeypatc
     short += ["recipe.eval_every=2", "replicates=1", "control_draws=1"]
     knobs = {"method.levels": 1, "method.densities": [0.5], "method.iterations": 1, "method.per_class": 1}
     knobs |= {"method.begin": 0, "method.end": 1, "method.every": 1}
+    knobs |= {"method.features": [20], "method.path_multiplier": 1.2, "method.path_patience": 1}
     knobs |= {"model.width": 0.1, "method.rewind_step": 0, "method.window": 2, "method.ratios": [0.3]}
     turned = {f"{group}.{key}" for group in ("method", "model") for key in vars(getattr(run, group))}
     short += [f"{key}={value}" for key, value in knobs.items() if key in turned]

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ltx.engine.kernels.lanes import Lanes
-from ltx.engine.kernels.library import ADD, GATE, LOAD, RELU, SET, STORE, builds
+from ltx.engine.kernels.lanes import Lanes, Port
+from ltx.engine.kernels.library import ADD, GATE, RELU, SET, builds
 from ltx.engine.kernels.survivors import Memory, Survivors
 
 pytestmark = pytest.mark.skipif(not builds(), reason="installed without a C compiler")
@@ -45,14 +45,11 @@ class Layer:
         self.load(results, self.dy, self.memory.d_y)
 
     def load(self, lanes, examples, tensor):
-        self.library.run(LOAD, self.wide, lanes.images(list(examples), tensor))
+        Port(lanes, tensor, self.library).load(examples)
 
     def read(self, lanes, tensor):
-        found = torch.empty(
-            len(tensor), lanes.batch, lanes.channels, lanes.height, lanes.width, dtype=tensor.dtype
-        )
-        self.library.run(STORE, self.wide, lanes.images(list(found), tensor))
-        return found
+        found = Port(lanes, tensor, self.library).store(lanes.batch)
+        return found.view(len(tensor), lanes.batch, lanes.channels, lanes.height, lanes.width)
 
     def results(self, *replicates):
         """y, d_x, d_values and d_bias."""
@@ -169,8 +166,8 @@ def test_bits_of_an_output_depend_on_its_example_alone(build, case):
     kept = short.memory.values.shape[1]
     short.memory.values.copy_(long.memory.values[2:, :kept])
     short.memory.bias.copy_(long.memory.bias[2:])
-    short.load(short.lanes[0], long.x[2:, :37].contiguous(), short.memory.x)
-    short.load(short.lanes[1], long.dy[2:, :37].contiguous(), short.memory.d_y)
+    short.load(short.lanes[0], long.x[2:, :37], short.memory.x)
+    short.load(short.lanes[1], long.dy[2:, :37], short.memory.d_y)
     for one, other in zip(short.results()[:2], long.results()[:2], strict=True):
         assert torch.equal(one[0], other[2, :37])
 

@@ -13,6 +13,7 @@ from ltx.engine.executors import Separate, StackedSkip, choose
 from ltx.errors import UserError
 from ltx.experiment.execute import execute
 from ltx.methods.lassonet import chosen
+from ltx.pruning.features import grouped
 from ltx.pruning.masks import packed
 from ltx.pruning.path import departure, left_with
 from ltx.pruning.prox import first_threshold, hierarchical
@@ -95,6 +96,25 @@ def test_a_run_answers_which_features_which_lambda_and_how_sure(run, capsys):
     assert "least validation loss at lambda" in told
     with pytest.raises(UserError, match="k=65 is not possible: there are 64 features"):
         results.features(k=65)
+
+
+def test_a_table_with_numbers_to_predict_has_its_names_and_measure(tmp_path):
+    words = [word for word in TINY if "dataset" not in word]
+    folder = execute(compose([*words, "dataset=diabetes", "method.features=[3]", f"out={tmp_path}"]))
+    assert set(load(folder).features(k=10)) == set("age sex bmi bp s1 s2 s3 s4 s5 s6".split())
+    assert "final_test_r2" in pd.read_csv(folder / "levels.csv")
+
+
+def test_columns_of_one_feature_and_named_groups_leave_together():
+    data = compose(["dataset=diabetes"]).run.dataset.load()
+    groups = grouped([["s[1-6]"], ["age", "sex"]], data, torch.device("cpu")).tolist()
+    assert groups[4:] == [0] * 6
+    assert groups[:2] == [1, 1]
+    assert len(set(groups)) == 4
+    with pytest.raises(UserError, match=r"method\.groups"):
+        grouped([["size"]], data, torch.device("cpu"))
+    with pytest.raises(UserError, match="age is not possible: it is in two groups"):
+        grouped([["age"], ["a*"]], data, torch.device("cpu"))
 
 
 def test_no_choice_of_numbers_is_made_on_test_data():

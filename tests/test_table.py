@@ -1,8 +1,10 @@
 """Tables: how they are split and scaled, what is refused in one line, and the methods that run on them."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -299,3 +301,22 @@ def test_what_means_nothing_is_refused_before_training(ltx, tmp_path, words, mes
     assert message in said.err
     assert len(said.err.strip().splitlines()) == 1
     assert not list(tmp_path.glob("*/*"))
+
+
+@pytest.mark.skipif(
+    not Path(os.environ.get("LTX_DATA", ""), "mice_protein.csv").is_file(),
+    reason="no mice_protein.csv in LTX_DATA",
+)
+def test_a_mouse_is_on_one_side_if_asked():
+    """72 mice of 15 rows each: by row most are on both sides, by mouse none is."""
+    rows, mice = DATASETS["mice_protein"]().load(), DATASETS["mice_protein"](by="mouse").load()
+    assert [len(split) for split in (rows.train, rows.val, rows.test)] == [756, 108, 216]
+    assert [len(split) for split in (mice.train, mice.val, mice.test)] == [765, 105, 210]
+    assert (mice.shape, mice.outputs, mice.names[0]) == ((77,), 8, "DYRK1A_N")
+    assert mice.train.targets.bincount().min() == 90
+
+
+def test_mice_that_are_not_there_are_one_line(ltx, tmp_path):
+    said = ltx("run", *SMALL, "dataset=mice_protein", f"dataset.root={tmp_path}", f"out={tmp_path}")
+    assert said.code == 2
+    assert f"mice_protein is not in {tmp_path}: put there mice_protein.csv" in said.err

@@ -84,6 +84,11 @@ def test_a_network_that_cannot_be_trained_is_one_line(name, said, tmp_path, monk
     assert not (tmp_path / "made").exists()
 
 
+def test_a_caller_without_gradients_does_not_matter():
+    with torch.no_grad():
+        assert tried(MODELS["lenet"](hidden=[4]).build(SHAPE, 3), SHAPE, 3, 60) == "3.weight"
+
+
 def test_a_batch_of_one_is_fine_without_batchnorm():
     assert tried(MODELS["lenet"](hidden=[4]).build(SHAPE, 3), SHAPE, 3, 1) == "3.weight"
 
@@ -121,7 +126,7 @@ def test_the_output_layer_is_the_dense_layer_that_is_executed_last():
 def test_the_output_layer_of_ours_is_the_last(name):
     """As it was when it was found by the order of definition: rates of every shipped experiment stay."""
     shape = (3, 32, 32)
-    network = MODELS[name]() if name == "lenet" else MODELS[name](width=0.1)
+    network = MODELS[name](width=0.1) if hasattr(MODELS[name], "width") else MODELS[name]()
     network = network.build(shape, 10)
     last = [name for name, p in network.named_parameters() if p.dim() == 2][-1]
     assert tried(network, shape, 10, 60) == last

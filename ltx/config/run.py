@@ -16,7 +16,7 @@ from ltx.config.trackers import TRACKERS
 from ltx.core.goal import Choice
 from ltx.core.goals import demand_takes, demand_works
 from ltx.core.recipe import Plan, Recipe
-from ltx.core.task import Layers, Prunable, Task
+from ltx.core.task import ENGINES, Layers, Prunable, Task
 from ltx.data.base import Data, Dataset
 from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, Rule, at_least, each, knob, one_of
@@ -57,6 +57,11 @@ class Run(Knobs):
     control_draws: int = knob(1, at_least(1), "how often each control is drawn for each ticket", grows=True)
     out: str = knob("results", None, "the folder that runs go under", result=False)
     device: str = knob("auto", DEVICE, "auto | cpu | cuda | cuda:1", result=False)
+    engine: str = knob(
+        "dense",
+        one_of(ENGINES),
+        "dense | auto (by density, on a CPU) | kernel | csr: how pruned layers are computed",
+    )
     checkpoint_seconds: float = knob(
         60.0, at_least(0.0), "a kill costs at most this much training", result=False
     )
@@ -135,7 +140,7 @@ class Run(Knobs):
         demand_works(goal, data)
         self.method.suits(goal, data)
         layers = self.layers(data.shape, data.outputs)
-        return Task(self.model, data.to(device), layers, self.seeds, device, goal)
+        return Task(self.model, data.to(device), layers, self.seeds, device, goal, self.engine)
 
     def torch_device(self) -> torch.device:
         """The device to run on; raises UserError if this machine lacks it."""

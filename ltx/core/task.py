@@ -90,6 +90,9 @@ class Layers:
         return sum(self.sizes[name] for name in self.prunable)
 
 
+ENGINES = ("dense", "auto", "kernel", "csr")
+
+
 @dataclass(frozen=True)
 class Task:
     """A network to train on data, once for every seed."""
@@ -100,6 +103,7 @@ class Task:
     seeds: tuple[int, ...]
     device: torch.device
     goal: Goal = field(default_factory=Classification)
+    engine: str = "dense"  # one of ENGINES: how pruned layers may be computed
 
     @property
     def replicates(self) -> int:
@@ -135,6 +139,10 @@ class Task:
         kept = ticket.kept()  # of layers that are never pruned, nothing
         whole = sum(size for name, size in self.layers.sizes.items() if name not in kept)
         return torch.stack([kept[name] for name in self.layers.sizes if name in kept]).sum(0) + whole
+
+    def density(self, ticket: Ticket) -> torch.Tensor:
+        """The fraction of the whole network's weights that is alive, [R] float64."""
+        return self.alive(ticket).double() / self.layers.total
 
     def describe(self) -> str:
         kinds = Counter(self.layers.kinds.values())

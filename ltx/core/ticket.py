@@ -227,5 +227,6 @@ class Trained:
     steps: Tensor  # [R] int64, optimizer steps spent
     seconds: float  # wall time of training and evaluation
     joules: Tensor = field(default_factory=unmeasured)  # [2] of CPU packages and GPU, NaN = no counter
+    engine: str = ""  # what computed it, as far as the last bits depend on that
     memo: Tree = field(default_factory=dict)  # what a watching method remembered
     optimizer: Tree = field(default_factory=dict)  # `name|slot` [R, *shape], if the round asked to keep it

@@ -128,6 +128,7 @@ class Data:
     goal: str = "classification"  # what it is for, unless a run says otherwise
     unit: float = 1.0  # one unit of the targets in the unit that they were measured in
     names: tuple[str, ...] = ()  # of the inputs, where they are columns
+    labels: tuple[str, ...] = ()  # of the classes, where they have names
     groups: dict[str, tuple[int, ...]] = field(
         default_factory=dict
     )  # columns that are one feature, by its name

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -70,7 +70,8 @@ class ImageFolder(Dataset):
         kept, held = hold_out(train.targets, max(1, round(len(train) / 10)))
         splits = {"train": train.take(kept), "val": train.take(held), "test": test}
         demand_sound(splits, str(self.folder))
-        return Data.of_images(*splits.values(), classes=len(classes))
+        data = Data.of_images(*splits.values(), classes=len(classes))
+        return replace(data, labels=tuple(classes))
 
     def fetch(self) -> None:
         """Decode the tree into the cache."""

@@ -1,8 +1,12 @@
-"""torch's own optimizers, one replicate beside the other."""
+"""torch's own optimizers, one replicate beside the other, by the kernels that they run themselves.
+
+Called without torch.optim, whose bookkeeping costs a small network's step as much again and whose first use imports
+a compiler for 1.3 s; the kernels, and so every bit, are the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,19 +14,7 @@ from torch import Tensor
 from ltx.core.recipe import Plan
 from ltx.core.ticket import Tree
 
-
-def fused(plan: Plan, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-    """Adam (PyTorch's defaults for beta and epsilon, which LTH does not state) or SGD, one kernel a step."""
-    if plan.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
-    return torch.optim.SGD(
-        parameters,
-        lr=plan.lr,
-        momentum=plan.momentum,
-        nesterov=plan.nesterov,
-        weight_decay=plan.weight_decay,
-        fused=True,
-    )
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # PyTorch's defaults, which LTH does not state
 
 
 class Optimizer:
@@ -32,52 +24,91 @@ class Optimizer:
     must not depend on who trains beside it.
     """
 
-    def __init__(self, plan: Plan, leaves: Tree, gradients: Tree) -> None:
-        self.slices = {
-            name: [sliced(stack[r], gradients[name][r]) for r in range(len(stack))]
-            for name, stack in leaves.items()
-        }
-        self.torch = fused(plan, [part for parts in self.slices.values() for part in parts])
+    def __init__(
+        self,
+        plan: Plan,
+        leaves: Tree,
+        gradients: Tree,
+        blocks: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        """`blocks`: by leaf, what it and its gradient are views of, alike, where several are moved in one piece."""
+        self.plan, self.leaves = plan, leaves
+        self.blocks = blocks or {name: (leaf, gradients[name]) for name, leaf in leaves.items()}
+        self.values = {id(values): (values.detach(), gradient) for values, gradient in self.blocks.values()}
+        self.slots: dict[str, dict[int, Tensor]] = {}  # by name, then by block
+        self.running = list(range(len(next(iter(leaves.values())))))
+        self._list()
 
+    @torch.no_grad()
     def step(self, rate: float) -> None:
         """Move the leaves, in place, by their gradients at a learning rate."""
-        for group in self.torch.param_groups:
-            group["lr"] = rate
-        self.torch.step()
+        first = not self.slots
+        if first:
+            self._begin()
+        values, gradients, *slots = self.lists
+        if self.plan.optimizer == "adam":
+            averages, squares, steps = slots
+            torch._foreach_add_(steps, 1)
+            torch._fused_adam_(
+                values, gradients, averages, squares, [], steps,
+                amsgrad=False, lr=rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.plan.weight_decay,
+                eps=EPSILON, maximize=False, grad_scale=None, found_inf=None,
+            )  # fmt: skip
+        else:
+            torch._fused_sgd_(
+                values, gradients, slots[0] if slots else [],
+                weight_decay=self.plan.weight_decay, momentum=self.plan.momentum, lr=rate, dampening=0.0,
+                nesterov=self.plan.nesterov, maximize=False, is_first_step=first and bool(slots),
+                grad_scale=None, found_inf=None,
+            )  # fmt: skip
+
+    def _begin(self) -> None:
+        """Room for what is remembered; nothing yet."""
+        names = ["exp_avg", "exp_avg_sq"] if self.plan.optimizer == "adam" else []
+        names = ["momentum_buffer"] if self.plan.optimizer == "sgd" and self.plan.momentum else names
+        for name in names:
+            self.slots[name] = {key: torch.zeros_like(values) for key, (values, _) in self.values.items()}
+        if self.plan.optimizer == "adam":
+            self.slots["step"] = {
+                key: torch.zeros(len(values), device=values.device)
+                for key, (values, _) in self.values.items()
+            }
+        self._list()
+
+    def _list(self) -> None:
+        """The rows of those who are running, as the kernels take them."""
+        stacks = [[pair[i] for pair in self.values.values()] for i in range(2)]
+        stacks += [list(slot.values()) for slot in self.slots.values()]
+        self.lists = [[stack[r] for stack in some for r in self.running] for some in stacks]
 
     def drop(self, r: int) -> None:
         """Leave one replicate's leaves as they are from now on; what is remembered of them stays."""
-        dropped = {id(parts[r]) for parts in self.slices.values()}
-        for group in self.torch.param_groups:
-            group["params"] = [part for part in group["params"] if id(part) not in dropped]
+        self.running.remove(r)
+        self._list()
 
     def forget(self, where: Tree) -> None:
         """Remember nothing of the marked entries (bool [R, ...] by leaf): as of a weight that was never there."""
         for name, marked in where.items():
-            for part, entries in zip(self.slices[name], marked, strict=True):
-                for value in self.torch.state[part].values():
-                    if isinstance(value, Tensor) and value.shape == entries.shape:
-                        value.masked_fill_(entries, 0)
+            for slot in self.slots.keys() - {"step"}:
+                self._of(name, slot).masked_fill_(marked, 0)
+
+    def _of(self, name: str, slot: str) -> Tensor:
+        """A leaf's part of a slot: it lies there as the leaf lies among the values."""
+        leaf, stack = self.leaves[name], self.slots[slot][id(self.blocks[name][0])]
+        if slot == "step":
+            return stack
+        offset = leaf.storage_offset() - self.blocks[name][0].storage_offset()
+        return stack.as_strided(leaf.shape, leaf.stride(), offset)
 
     def state(self) -> Tree:
         """What it remembers, as a flat tree `leaf|slot`, each [R, ...]; empty before the first step."""
-        return {
-            f"{name}|{slot}": torch.stack([self.torch.state[part][slot] for part in parts])
-            for name, parts in self.slices.items()
-            for slot, value in self.torch.state[parts[0]].items()
-            if isinstance(value, Tensor)
-        }
+        return {f"{name}|{slot}": self._of(name, slot).clone() for name in self.leaves for slot in self.slots}
 
     def restore(self, saved: Tree) -> None:
         """Remember again what `state` gave."""
+        if saved and not self.slots:
+            self._begin()
         for key, stack in saved.items():
             name, slot = key.rsplit("|", 1)
-            for part, value in zip(self.slices[name], stack, strict=True):
-                self.torch.state[part][slot] = value.clone()
-
-
-def sliced(leaf: Tensor, gradient: Tensor) -> Tensor:
-    """One replicate's leaf with its gradient: views, to be changed in place."""
-    view = leaf.detach()
-    view.grad = gradient
-    return view
+            if slot in self.slots:
+                self._of(name, slot).copy_(stack)

@@ -10,18 +10,26 @@ from torch import Tensor
 from ltx.core.session import Session
 from ltx.core.task import Task
 from ltx.core.ticket import Curve, Round, Trained, Tree
+from ltx.engine.executors import choose
 from ltx.engine.training import Training
 
 
 def train(task: Task, round: Round, session: Session) -> Trained:
     """Train the round's ticket to the end of its plan, or of the patience that the round has."""
-    if not round.apart:
+    if not round.apart and alike(task, round):
         return Training(task, round, session).run()
     replicates = range(task.replicates)
     parts = [
         Training(task.only(r), round.only(r), session.part(round, r, task.replicates)) for r in replicates
     ]
     return joined([part.run(and_save=True) for part in parts])
+
+
+def alike(task: Task, round: Round) -> bool:
+    """Whether every replicate alone would be executed as the others: together they must not be otherwise."""
+    if task.engine == "dense" or task.replicates == 1:
+        return True
+    return len({choose(task.only(r), round.only(r)) for r in range(task.replicates)}) == 1
 
 
 def joined(parts: Sequence[Trained]) -> Trained:
@@ -50,5 +58,6 @@ def joined(parts: Sequence[Trained]) -> Trained:
         seconds=sum(part.seconds for part in parts),
         joules=torch.stack([part.joules for part in parts]).sum(0),
         memo=stacked([part.memo for part in parts]),
+        engine=" + ".join(sorted({part.engine for part in parts})),
         optimizer=stacked([part.optimizer for part in parts]),
     )

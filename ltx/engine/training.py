@@ -27,7 +27,9 @@ class Training:
         self.plan, self.where = round.plan, f"level {round.level}, {round.name}"
         self.executor = choose(task, round)(task, round)
         self.session.checks.starts_from(self.executor.weights(), round.ticket, self.where)
-        self.optimizer = Optimizer(self.plan, self.executor.leaves, self.executor.gradients)
+        self.optimizer = Optimizer(
+            self.plan, self.executor.leaves, self.executor.gradients, self.executor.blocks()
+        )
         self.mask = round.ticket.mask
         self._remember({key: self._masked(key, value) for key, value in round.warm.items()})
         self.feed = Feed(task, self.plan)
@@ -82,6 +84,7 @@ class Training:
             steps=torch.where(self.running, self.reached - self.round.start, self.spent),
             seconds=self.seconds,
             joules=self.joules,
+            engine=self.executor.identity,
             memo=self.memo,
             optimizer=self._remembered() if self.round.keep_optimizer else {},
         )
@@ -216,6 +219,7 @@ class Training:
         """Everything that the rest of the round depends on; the random streams need no saving (see streams)."""
         return {
             "progress": torch.tensor([self.reached, self.tallied, self.seconds], dtype=torch.float64),
+            "engine": torch.tensor(list(self.executor.identity.encode()), dtype=torch.uint8),
             "joules": self.joules,
             "tally": self.tally,
             "diverged": self.diverged,
@@ -231,8 +235,8 @@ class Training:
         }
 
     def _resume(self, saved: Tree | None) -> None:
-        if saved is None:
-            return
+        if saved is None or bytes(saved["engine"].tolist()).decode() != self.executor.identity:
+            return  # sums in another order: what would go on is neither the one engine's result nor the other's
         # All of these stay on the CPU; a run from before energy was measured has none.
         self.memo, self.done, self.spent = below(saved, "memo/"), saved["done"], saved["spent"]
         self.patience.restore(below(saved, "patience/"))

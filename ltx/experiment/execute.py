@@ -20,7 +20,7 @@ from ltx.core.sealed import SCHEMA
 from ltx.core.task import Task
 from ltx.core.ticket import Round
 from ltx.engine.device import tuned
-from ltx.engine.executors import choose
+from ltx.engine.executors import choose, demand_engine
 from ltx.errors import Interrupted, UserError, demand
 from ltx.experiment.growth import Growth, there
 from ltx.experiment.journal import Journal
@@ -51,6 +51,7 @@ def _execute(composed: Composed, show: Progress, *, logged: bool) -> Path:
     task = run.task(run.dataset.load(), device)
     plan, fingerprint = run.recipe.plan(len(task.data.train)), task.data.fingerprint
     run.check(task.data.shape, task.layers, plan)
+    demand_engine(task, plan)
     folder = composed.folder(fingerprint)
     with logging_to(folder / LOG) if logged else nullcontext(), stopping() as stop:
         about = {"config": composed.config, **machine(device)}
@@ -90,7 +91,7 @@ def complete(
     show.say(
         f"{composed.name}: {about['method']} on {about['dataset']}, {task.describe()}, "
         f"seeds {task.seeds[0]}..{task.seeds[-1]}, {plan.steps} steps a round, "
-        f"replicates {about['engine']}, {about['device']}\nresults go to {store.folder}"
+        f"replicates {about['engine']}, {about['device']}, engine {task.engine}\nresults go to {store.folder}"
     )
     if composed.dropped:
         show.say(f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}")

@@ -70,7 +70,7 @@ class Progress:
 
     def begin(self, task: Task, round: Round) -> None:
         self._say_again()
-        density = 100 * float(task.alive(round.ticket).float().mean()) / task.layers.total
+        density = 100 * float(task.density(round.ticket).mean())
         self.bar = self.bars.add_task(
             f"level {round.level} {plain(round.name)} {density:.1f} %",
             total=round.plan.steps - round.start,
@@ -101,7 +101,7 @@ class Progress:
         rows = range(task.replicates)
         measured = float(trained.curve.test_measure[rows, best].mean())
         early = float(trained.curve.step[best].float().mean())
-        density = 100 * float(task.alive(round.ticket).float().mean()) / task.layers.total
+        density = 100 * float(task.density(round.ticket).mean())
         diverged, empty = int(trained.diverged.sum()), emptied(round.ticket.mask)
         self.say(
             f"level {round.level:2d}  {round.name:10s} {density:6.2f} % of weights   "

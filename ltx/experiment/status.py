@@ -70,7 +70,7 @@ class Heartbeat:
         self.said |= {
             "role": round.name,
             "level": round.level,
-            "density": float(task.alive(round.ticket).float().mean()) / task.layers.total,
+            "density": float(task.density(round.ticket).mean()),
             "step": round.start,
             "steps": round.plan.steps,
             "measured": "",

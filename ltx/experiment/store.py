@@ -183,6 +183,7 @@ class Store:
         try:
             at = {int(step): self.kept(sha) for step, sha in file.header["at"].items()}
             trained = unflatten(file.tree, at, round.ticket.mask, self.task.device)
+            trained = replace(trained, engine=str(file.header["engine"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Damaged(path, f"it lacks {error}") from error
         shapes = {name: tensor.shape for name, tensor in round.ticket.weights.items()}
@@ -243,12 +244,16 @@ class Store:
         place, header = self.place(round), self.header(round)
         clear(place, self.folder)
         at = {str(step): self.keep(tree) for step, tree in trained.at.items()}
-        trainer = {"commit": self.about.get("commit"), "threads": self.about.get("threads")}
+        trainer = {
+            "engine": trained.engine,
+            "commit": self.about.get("commit"),
+            "threads": self.about.get("threads"),
+        }
         mine = {
             **self.about,
             "weights": self.keep(round.ticket.weights),
             "layers": layer_table(self.task, round.ticket),
-            "density": (self.task.alive(round.ticket) / self.task.layers.total).tolist(),
+            "density": self.task.density(round.ticket).tolist(),
             "of": list(round.of),
         }
         self._save(place / "ticket.safetensors", bits(round.ticket.mask), mine | header | {"kind": "ticket"})

@@ -49,7 +49,7 @@ def levels_columns(goal: Goal) -> list[str]:
     measure, moments = goal.measure, ("early_stop", "final")
     own = [f"early_stop_test_{measure}", f"final_test_{measure}", f"final_train_{measure}"]
     further = [f"{moment}_test_{name}" for name in goal.further for moment in moments]
-    return [*FOUND, *own, *SPENT, *further]
+    return [*FOUND, *own, *SPENT, *further, "engine"]
 
 
 def measured_keys(goal: Goal) -> list[str]:
@@ -88,7 +88,8 @@ class Record:
         return [(*key, *row) for key, row in zip(self._keys(round), rows, strict=True)]
 
     def _levels(self, round: Round, trained: Trained) -> Rows:
-        alive = self.task.alive(round.ticket.masked(trained.mask)).tolist()
+        ticket = round.ticket.masked(trained.mask)
+        alive, density = self.task.alive(ticket).tolist(), self.task.density(ticket).tolist()
         curve = trained.curve
         best, last = curve.early_stop(), curve.last()
         further = [curve.further[f"test_{name}"] for name in self.task.goal.further]
@@ -96,7 +97,7 @@ class Record:
         for r, key in enumerate(self._keys(round)):
             at, end = int(best[r]), int(last[r])
             outcome = (
-                alive[r] / self.task.layers.total,
+                density[r],
                 alive[r],
                 int(curve.step[at]),
                 number(curve.val_loss[r, at]),
@@ -107,6 +108,7 @@ class Record:
                 float(f"{trained.seconds / self.task.replicates:.3f}"),
                 int(trained.diverged[r]),
                 *(number(value[r, e]) for value in further for e in (at, end)),
+                trained.engine,
             )
             rows.append((*self.names, *key, *outcome))
         return rows

@@ -108,7 +108,7 @@ class Mirror:
 
 def described(task: Task, round: Round) -> dict[str, float]:
     """What is the same for all of a round."""
-    density = float(task.alive(round.ticket).float().mean()) / task.layers.total
+    density = float(task.density(round.ticket).mean())
     return {"level": round.level, "density": density}
 
 

@@ -6,6 +6,7 @@ from ltx.methods.channels import ChannelOneShot, ChannelRandom, ChannelSNIP, Sli
 from ltx.methods.criterion import Criterion
 from ltx.methods.dynamic import SET
 from ltx.methods.early_bird import EarlyBird
+from ltx.methods.filters import Filters
 from ltx.methods.gradual import GMP
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.lassonet import LassoNet
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
     "channel_oneshot": ChannelOneShot,
     "channel_random": ChannelRandom,
     "channel_snip": ChannelSNIP,
+    "filters": Filters,
     "lassonet": LassoNet,
     "group_lasso": GroupLasso,
     "l1": L1,

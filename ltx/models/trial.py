@@ -13,6 +13,7 @@ from ltx.models.base import Shape, evaluating, tensors
 from ltx.plugins import told
 
 
+@torch.enable_grad()  # whatever the caller has switched off
 def tried(network: nn.Module, shape: Shape, classes: int, batch_size: int) -> str | None:
     """One small batch forward and back as training does it, and forward as evaluation does.
 

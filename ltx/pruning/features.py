@@ -31,7 +31,9 @@ def grouped(patterns: Sequence[Sequence[str]], data: Data, device: torch.device)
     UserError for a pattern that matches nothing, and for an input in two groups.
     """
     names = named(data)
-    members = [matching(group, names) for group in patterns] + [list(group) for group in data.groups.values()]
+    members = [matching(group, names) for group in patterns] + [
+        list(group) for group in data.groups.values() if len(group) > 1
+    ]
     if not members:
         return None
     found = torch.full((len(names),), -1)

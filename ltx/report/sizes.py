@@ -18,5 +18,5 @@ def said(folder: Path) -> str:
         "A mask alone makes no file smaller and no device faster. Without what is dead in its last tickets "
         f"{dense.architecture.iloc[0]} becomes {last.architecture.iloc[0]} (seed {last.seed.iloc[0]}), with "
         f"{share['parameters']:.3g} % of the parameters and {share['macs']:.3g} % of the multiply-accumulates "
-        f"(mean of {len(last)})."
+        f"(mean of {len(last)}); `ltx export` writes that network."
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
-from ltx.core.ticket import Tree
+from ltx.core.ticket import Ticket, Tree
 from ltx.engine.evaluate import own_outputs
 from ltx.errors import UserError, demand
 from ltx.experiment.tables import table
@@ -113,9 +113,7 @@ def measured(
 def densities(folder: Path, task: Task, mine: Group) -> list[float]:
     """The density of each seed's network."""
     mask = Kept(folder, mine.level, None, mine.role, mine.draw).mask
-    fixed = sum(size for name, size in task.layers.sizes.items() if name not in mask)
-    alive = torch.stack([part.flatten(1).sum(1) for part in mask.values()]).sum(0) + fixed
-    return (alive / task.layers.total).tolist()
+    return task.density(Ticket({}, mask)).tolist()
 
 
 def group(folder: Path, task: Task, level: int, name: str) -> Group:

@@ -151,7 +151,7 @@ def ask(
     lost = outcome.diverged.view(2, -1).any(0) | question.lost
     for value in vars(line).values():
         value[lost] = torch.nan
-    return vars(line) | {"density": task.alive(ticket).cpu() / task.layers.total}
+    return vars(line) | {"density": task.density(ticket).float().cpu()}
 
 
 def trained(task: Task, round: Round, scratch: Path, stop: Callable[[], bool]) -> Trained:

@@ -8,11 +8,22 @@ from ltx.engine.executors.base import Executor
 from ltx.engine.executors.channels import Channels
 from ltx.engine.executors.separate import Separate
 from ltx.engine.executors.skip import StackedSkip
+from ltx.engine.executors.sparse import Sparse, demand_engine
 from ltx.engine.executors.stacked import Stacked
 
-__all__ = ["EXECUTORS", "Channels", "Executor", "Separate", "Stacked", "StackedSkip", "choose"]
+__all__ = [
+    "EXECUTORS",
+    "Channels",
+    "Executor",
+    "Separate",
+    "Sparse",
+    "Stacked",
+    "StackedSkip",
+    "choose",
+    "demand_engine",
+]
 
-EXECUTORS: tuple[type[Executor], ...] = (Channels, Stacked, StackedSkip, Separate)
+EXECUTORS: tuple[type[Executor], ...] = (Channels, Sparse, Stacked, StackedSkip, Separate)
 """The first that suits is taken; the order is one of measured speed."""
 
 

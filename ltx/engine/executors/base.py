@@ -28,12 +28,18 @@ class Executor(ABC):
     by_threads: ClassVar[bool] = True  # whether bits depend on the number of threads, as convolutions' do
     leaves: Tree  # [R, ...]
     gradients: Tree  # [R, ...] by the same names, valid after `backward`
+    build: str = ""  # by what it is computed, as far as the last bits depend on that
     running: list[bool]  # R: whoever has stopped need not be computed by `backward`, and must not change
 
     @classmethod
     @abstractmethod
     def suits(cls, network: nn.Module, task: Task, round: Round) -> bool:
         """Whether the task's network can be computed so in this round: its mask, plan, hooks and channels."""
+
+    @property
+    def identity(self) -> str:
+        """What the last bits of a result depend on."""
+        return self.build or self.name
 
     @abstractmethod
     def __init__(self, task: Task, round: Round) -> None:
@@ -42,6 +48,10 @@ class Executor(ABC):
     @abstractmethod
     def backward(self, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
         """Mean loss [R] of a training batch ([R, B, ...] each); leaves every leaf's gradient behind."""
+
+    def blocks(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """By leaf, the stack [R, ...] that it is a view of and that of its gradient, if not they themselves."""
+        return {name: (leaf, self.gradients[name]) for name, leaf in self.leaves.items()}
 
     def mask_gradients(self) -> None:  # noqa: B027  # not every way has something to do
         """Make the gradients of what is pruned zero; nothing to do where only survivors are leaves."""

@@ -54,6 +54,7 @@ class Separate(Dense):
         ]
         return torch.stack(losses).float()
 
+    @torch.enable_grad()  # whatever the caller has switched off
     def _backward(self, r: int, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
         half = torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.half)
         with seeded(self.seeds[r], "dropout", step):

@@ -168,6 +168,8 @@ static void F(gradient)(const product *p, int count)
     }
 }
 
+#include "images.h"
+
 /* Examples [batch, channels, height, width] to lanes, zero where a block lacks examples; and back. */
 static void F(load)(const image *p, int count)
 {
@@ -179,8 +181,12 @@ static void F(load)(const image *p, int count)
             for (int c = 0; c < p->channels; c++)
                 for (int h = 0; h < p->height; h++) {
                     T *to = (T *)p->y + c * p->yc + b * p->yb + h * p->yh;
-                    for (int w = 0; w < p->width; w++, from++, to += 16)
-                        for (int i = 0; i < 16; i++) to[i] = i < lanes ? from[i * size] : 0;
+                    for (int w = 0; w < p->width; w++, from++, to += 16) {
+                        if (lanes == 16)
+                            for (int i = 0; i < 16; i++) to[i] = from[i * size];
+                        else
+                            for (int i = 0; i < 16; i++) to[i] = i < lanes ? from[i * size] : 0;
+                    }
                 }
         }
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_char_p, c_int, c_int32, c_int64, c_void_p
+from ctypes import c_char_p, c_double, c_int, c_int32, c_int64, c_void_p
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-FORWARD, GRADIENT, LOAD, STORE = range(4)
+FORWARD, GRADIENT, LOAD, STORE, MOMENTS, NORMALISE, DENORMALISE, POOL, UNPOOL = range(9)
 SET, ADD, RELU, GATE = range(4)  # how a product ends: y = a, y += a, y = relu(a), y = a where gate > 0
 
 
@@ -32,6 +32,27 @@ class Image(ctypes.Structure):
         [(name, c_void_p) for name in "x y".split()]
         + [(name, c_int64) for name in "yc yb yh".split()]
         + [(name, c_int32) for name in "batch blocks channels height width".split()]
+    )
+
+
+class Norm(ctypes.Structure):
+    """`norm` of sparse.c: one replicate's BatchNorm."""
+
+    _fields_ = (
+        *[(name, c_void_p) for name in "x weight bias y d mean variance dweight dbias".split()],
+        *[(name, c_int64) for name in "b c h".split()],
+        ("epsilon", c_double),
+        *[(name, c_int32) for name in "batch blocks channels height width relu".split()],
+    )
+
+
+class Window(ctypes.Structure):
+    """`window` of sparse.c: one replicate's max pool."""
+
+    _fields_ = (
+        [(name, c_void_p) for name in "x dy y dx".split()]
+        + [(name, c_int64) for name in "xb xc xh yb yc yh".split()]
+        + [(name, c_int32) for name in "blocks channels height width size relu".split()]
     )
 
 

@@ -35,6 +35,23 @@ typedef struct {
     int32_t batch, blocks, channels, height, width;
 } image;
 
+/* BatchNorm of images x; x, y and d lie alike. */
+typedef struct {
+    const void *x, *weight, *bias;
+    void *y, *d, *mean, *variance, *dweight, *dbias;
+    int64_t b, c, h;
+    double epsilon;
+    int32_t batch, blocks, channels, height, width, relu;
+} norm;
+
+/* A max pool from x to y, whose sides are height and width. */
+typedef struct {
+    const void *x, *dy;
+    void *y, *dx;
+    int64_t xb, xc, xh, yb, yc, yh;
+    int32_t blocks, channels, height, width, size, relu;
+} window;
+
 #define PASTE(a, b, c) a##_##b##_##c
 #define NAME(a, b, c) PASTE(a, b, c)
 
@@ -75,10 +92,13 @@ typedef struct {
 typedef void kernel();
 #define KERNELS(number, build) \
     {(kernel *)PASTE(forward, number, build), (kernel *)PASTE(gradient, number, build), \
-     (kernel *)PASTE(load, number, build), (kernel *)PASTE(store, number, build)}
+     (kernel *)PASTE(load, number, build), (kernel *)PASTE(store, number, build), \
+     (kernel *)PASTE(moments, number, build), (kernel *)PASTE(normalise, number, build), \
+     (kernel *)PASTE(denormalise, number, build), (kernel *)PASTE(pool, number, build), \
+     (kernel *)PASTE(unpool, number, build)}
 static const struct {
     const char *name;
-    kernel *kernels[2][4];
+    kernel *kernels[2][9];
 } builds[] = {
     {"plain", {KERNELS(float, plain), KERNELS(double, plain)}},
 #if defined(__x86_64__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import Array
 from typing import NamedTuple
 
@@ -46,17 +47,23 @@ class Survivors:
         lanes: tuple[Lanes, Lanes],
         memory: Memory,
         library: Library,
+        mine: Sequence[bool] = (),
         *,
         stride: int = 1,
         padding: int = 0,
         ends: tuple[int, int] = (SET, SET),
     ) -> None:
-        """`alive`: bool [R, outputs, channels, height, width]; `lanes` of x and y; `ends` of y and d_x."""
+        """`alive`: bool [R, outputs, channels, height, width]; `lanes` of x and y; `ends` of y and d_x.
+
+        `mine`: which replicates are computed here, if not all.
+        """
         self.stride, self.padding, (self.x, self.y), self.library = stride, padding, lanes, library
         self.memory, self.wide = memory, memory.values.dtype == torch.float64
         self.sums = memory.values.new_empty(int(alive.flatten(1).sum(1).max()) + alive.shape[1], BLOCK)
         self.patterns: list[Pattern] = []  # the structures below point into them
-        forth = [self._kept(self._reads(mask)) for mask in alive]
+        self.mine, none = mine or [True] * len(alive), torch.zeros_like(alive[0])
+        masks = [mask if here else none for mask, here in zip(alive, self.mine, strict=True)]
+        forth = [self._kept(self._reads(mask)) for mask in masks]
         self.products = self._array([self._forth(r, p, memory.y, ends[0]) for r, p in enumerate(forth)])
         self.gradients = self._array([self._forth(r, p, memory.d_y, SET) for r, p in enumerate(forth)])
         steps = range(stride) if memory.d_x is not None else ()
@@ -64,7 +71,7 @@ class Survivors:
         self.inputs = self._array(
             [
                 self._back(r, self._kept(self._read_by(mask, *turn)), *turn, ends[1])
-                for r, mask in enumerate(alive)
+                for r, mask in enumerate(masks)
                 for turn in self.turns
             ]
         )
@@ -122,6 +129,7 @@ class Survivors:
             (self.y.height, self.stride * self.x.row, self.y.row),
             (self.y.width, self.stride * BLOCK, BLOCK),
         )
+        found.outputs *= self.mine[r]
         return found
 
     def _back(self, r: int, pattern: Pattern, a: int, b: int, end: int) -> Product:
@@ -136,6 +144,7 @@ class Survivors:
             (len(range(a, self.x.height, self.stride)), self.y.row, self.stride * self.x.row),
             (len(range(b, self.x.width, self.stride)), BLOCK, self.stride * BLOCK),
         )
+        found.outputs *= self.mine[r]
         return found
 
     def _product(self, r: int, pattern: Pattern, end: int) -> Product:

@@ -30,15 +30,21 @@ def feature_path(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Fi
         f"A line for each of {seeds} seeds; test data, which choose nothing. The dense network is left out."
     ]
     figure, axes = style.sheet(
-        of(experiment, summary), 1, 3, height=2.2, below=style.below([], notes), shared=False, along=False
+        of(experiment, summary),
+        1,
+        3,
+        height=2.2,
+        below=style.below([], notes),
+        shared=False,
+        along=False,
+        names=["Test score", "Test score", "Features left"],
     )
     pairs = [("features", "test_measure"), ("lambda", "test_measure"), ("lambda", "features")]
     for panel, (x, y) in zip(axes.flat, pairs, strict=True):
         for _, rows in path.groupby("seed"):
             panel.plot(rows[x], rows[y], color=COLOURS[0], alpha=max(0.25, 1 / seeds), linewidth=1)
-        panel.set_xscale("log")
+        panel.set_xscale("log" if x == "lambda" else "linear")
         panel.set_xlabel({"features": "Features left", "lambda": "λ"}[x])
-        panel.set_ylabel({"features": "Features left", "test_measure": "Test score"}[y])
     axes[0, 0].invert_xaxis()
     style.footer(figure, [], notes)
     return figure

@@ -1,0 +1,160 @@
+"""Filter pruning: what a score is, how many filters go, and what the rounds and their rivals are."""
+
+import pandas as pd
+import pytest
+import torch
+from conftest import compose_task
+from torch import nn
+
+from ltx.methods.filters import CRITERIA, Filters
+from ltx.pruning.channels import bundles
+from ltx.pruning.filters import by_maps, by_weights, distances, filters
+from ltx.pruning.size import size
+
+SMALL = (
+    *("config=digits_filters", "replicates=1", "model.width=0.1", "recipe.steps=1ep", "recipe.drops=[]"),
+    *("method.finetune.steps=5", "method.examples=50"),
+)
+
+
+def two_maps(weight):
+    """A 1x1 convolution of one channel into two filters, read by a sum; nothing else."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Flatten(), nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor(weight).view(2, 1, 1, 1))
+        network[2].weight.copy_(torch.tensor([[1.0, 1.0]]))
+    return network
+
+
+def taylor(kind, examples, targets):
+    network = two_maps([1.0, 3.0])
+    groups = bundles(two_maps([1.0, 3.0]), (1, 1, 1))
+    found = filters(groups, network, {"0.weight", "2.weight"})
+    x = torch.tensor(examples).view(-1, 1, 1, 1)
+    chunks = [(x, torch.tensor(targets))]
+    return by_maps(network, found, chunks, lambda outputs, t: outputs[:, 0] * t, kind)["0"]
+
+
+def test_taylor_is_the_mean_of_magnitudes_and_signed_the_magnitude_of_the_sum():
+    """Losses are t (z1 + z2) with z = (x, 3x): z ∂C/∂z is (t x, 3 t x) for each example."""
+    norm = 10**0.5  # of (1, 3), whatever the scale
+    expected = torch.tensor([1 / norm, 3 / norm])
+    torch.testing.assert_close(taylor("taylor", [1.0, 2.0], [1.0, -1.0]), expected)
+    torch.testing.assert_close(taylor("taylor_signed", [1.0, 2.0], [1.0, -1.0]), expected)
+    # Two examples that cancel: the one still ranks, of the other nothing is left.
+    torch.testing.assert_close(taylor("taylor", [1.0, 1.0], [1.0, -1.0]), expected)
+    assert taylor("taylor_signed", [1.0, 1.0], [1.0, -1.0]).tolist() == [0, 0]
+
+
+def test_apoz_is_how_often_a_map_is_above_zero():
+    network = two_maps([1.0, -1.0])
+    found = filters(bundles(two_maps([1.0, -1.0]), (1, 1, 1)), network, {"0.weight", "2.weight"})
+    x = torch.tensor([1.0, 2.0, 3.0, -1.0]).view(-1, 1, 1, 1)
+    scores = by_maps(network, found, [(x, torch.zeros(4))], lambda o, t: o[:, 0], "apoz")
+    assert scores["0"].tolist() == [3, 1]
+
+
+def test_scores_of_weights_by_hand():
+    network = two_maps([1.0, -3.0])
+    found = filters(bundles(two_maps([1.0, -3.0]), (1, 1, 1)), network, {"0.weight", "2.weight"})
+    assert by_weights(network, found, lambda w: w.abs().sum(1))["0"].tolist() == [0.5, 1.5]
+    assert distances(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])).tolist() == pytest.approx(
+        [6, 5 + 18**0.5, 1 + 18**0.5]
+    )
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_scores_every_filter_alike_each_time(criterion):
+    task, _ = compose_task(*SMALL, f"method.criterion={criterion}")
+    method = Filters(criterion=criterion, examples=50)
+    groups, dense = method.groups(task), task.dense()
+    one, two = (method.scores(task, groups, dense, 1) for _ in range(2))
+    assert {name: part.shape for name, part in one.items()} == {
+        name: (1, group.channels) for name, group in groups.items()
+    }
+    assert all(part.isfinite().all() and torch.equal(part, two[name]) for name, part in one.items())
+
+
+def test_residual_streams_are_one_group_of_filters():
+    task, _ = compose_task(*SMALL, "model=resnet20", "prunable.shortcut=true")
+    groups = Filters().groups(task)
+    assert len(groups["stem.0"].makers) == 4
+    assert all(
+        part.isfinite().all() for part in Filters(examples=20).scores(task, groups, task.dense(), 1).values()
+    )
+
+
+@pytest.mark.parametrize("target", ["weights", "macs"])
+def test_targets_are_met_by_the_most_filters_that_fit(target):
+    task, _ = compose_task(*SMALL)
+    method = Filters(criterion="l1", target=target, per_round=0.3, rounds=1)
+    groups, shape = method.groups(task), task.data.shape
+    alive = {name: torch.ones(1, group.channels, dtype=torch.bool) for name, group in groups.items()}
+    scores = method.scores(task, groups, task.dense(), 1)
+    kept = method.kept(task, groups, scores, alive, 1)
+
+    from ltx.pruning.channels import shrunk
+
+    def share(kept):
+        small = shrunk(task.network(), shape, {name: row[0] for name, row in kept.items()}).network
+        key = {"weights": "parameters", "macs": "macs"}[target]
+        return getattr(size(small, shape), key) / getattr(size(task.network(), shape), key)
+
+    assert share(kept) <= 0.7
+    dropped = max(
+        (float(scores[n][0, c]), n, c) for n in kept for c in (~kept[n][0]).nonzero().flatten().tolist()
+    )
+    more = {name: row.clone() for name, row in kept.items()}
+    more[dropped[1]][0, dropped[2]] = True
+    assert share(more) > 0.7
+
+
+def test_rounds_nest_count_exactly_and_have_rivals_from_scratch(ltx, tmp_path):
+    said = ltx(
+        "run", *SMALL, "method.rounds=2", "method.per_round=5", "method.scratch=[e,b]", f"out={tmp_path}"
+    )
+    assert said.code == 0, said.err
+    (folder,) = tmp_path.glob("digits_filters/*")
+    table = pd.read_csv(folder / "channels.csv")
+    kept = table.groupby(["role", "level"]).kept.sum()
+    total = table[(table.role == "ticket") & (table.level == 1)].channels.sum()
+    assert [kept["ticket", level] for level in (1, 2)] == [total - 5, total - 10]
+    assert (table.kept >= 1).all()
+    levels = pd.read_csv(folder / "levels.csv").set_index(["role", "level"])
+    whole = levels.loc[("ticket", 0), "steps"]
+    assert levels.loc[("ticket", 2), "steps"] == 5
+    assert levels.loc[("scratch_e", 2), "steps"] == whole
+    sizes = pd.read_csv(folder / "size.csv").set_index(["role", "level"])
+    ratio = sizes.loc[("ticket", 2), "dense_macs"] / sizes.loc[("scratch_b", 2), "macs"]
+    assert levels.loc[("scratch_b", 2), "steps"] == pytest.approx(whole * ratio, rel=0.05)
+    again = ltx(
+        "run", *SMALL, "method.rounds=2", "method.per_round=5", "method.scratch=[e,b]", f"out={tmp_path}"
+    )
+    assert "nothing was trained" in again.out + again.err
+
+
+MISTAKES = {
+    "method.criterion=tailor": "taylor",
+    "method.per_round=0.3": "they would prune 1.5 of all",
+    "method.finetune.lr=0": "method.finetune.lr=0.0 is not possible",
+    "model=lenet": "the network has no convolutions",
+    "model=conv2 method.criterion=bn": "the network has no BatchNorm",
+    "method.target=macs method.per_round=2": "with method.target=macs it is a fraction below 1",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_one_line(ltx, tmp_path, words):
+    said = ltx("run", "config=digits_filters", *words.split(), f"out={tmp_path}")
+    assert said.code == 2
+    assert MISTAKES[words] in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_more_filters_than_there_are_is_told_before_training(ltx, tmp_path):
+    said = ltx("run", "config=digits_filters", "method.per_round=60", f"out={tmp_path}")
+    assert said.code == 2
+    assert said.err.splitlines()[-1] == (
+        "ltx: method.rounds=5 is not possible: at most 3: there are 208 filters"
+    )
+    assert not list(tmp_path.rglob("*.safetensors"))
