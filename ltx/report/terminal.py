@@ -98,7 +98,10 @@ def drawn(title: str, first: Columns, rest: Columns, left: int = 0) -> Table:
     for place, head in enumerate([*first, *rest]):
         name, _, more = head.partition(", ")
         stacked = [
-            plain(line) for part in (name.replace(" ", "\n"), more) for line in part.split("\n") if part
+            plain(line)
+            for part in (name.replace(" ", "\n"), more.replace(", ", "\n"))
+            for line in part.split("\n")
+            if part
         ]
         shown = "\n".join(stacked) if head in rest else plain(head)
         table.add_column(
