@@ -139,12 +139,12 @@ def plot(
     against: Against = None,
 ) -> None:
     """Draw figures and tables of every run below the paths, compared."""
+    from ltx.console import Console
     from ltx.report import draw
 
     check_tolerance(tolerance)
     how = {"tolerance": tolerance, "by": by, "where": where or (), "interval": interval, "against": against}
-    for file in draw(paths, out=out, pdf=pdf, **how):
-        typer.echo(file)
+    Console().say(*draw(paths, out=out, pdf=pdf, **how))
 
 
 @app.command()
@@ -202,9 +202,10 @@ def grade(
     format: Annotated[str, typer.Option(help="text, markdown or json")] = "text",
 ) -> None:
     """Set runs beside what was published: a verdict on every claim that speaks of them."""
+    from ltx.console import Console
     from ltx.report.grade import graded
 
-    typer.echo(graded(paths, claims, format), nl=False)
+    Console().pour(graded(paths, claims, format))
 
 
 @data.command()
@@ -215,10 +216,10 @@ def fetch(
     root: Annotated[Path | None, typer.Option(help="where to put them, as dataset.root")] = None,
 ) -> None:
     """Download data sets now, for machines that will have no network later."""
+    from ltx.console import Console
     from ltx.data import fetch_all
 
-    for folder in fetch_all(names, root):
-        typer.echo(folder)
+    Console().say(*fetch_all(names, root))
 
 
 @app.command()
@@ -231,10 +232,11 @@ def connect(
     trust: Trust = False,
 ) -> None:
     """Linear mode connectivity: how SGD noise after step k decides what a run's networks become."""
+    from ltx.console import Console
     from ltx.study.connect import connect
 
     out = connect(run, levels=levels, steps=steps, recalibrate=recalibrate, device=device, trust=trust)
-    typer.echo((out / "connect.md").read_text(encoding="utf-8"))
+    Console().pour((out / "connect.md").read_text(encoding="utf-8"))
 
 
 @app.command()
@@ -269,10 +271,11 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
     """Check again, from the files alone, all that runs promise; exit code 1 if anything is broken."""
+    from ltx.console import Console
     from ltx.study.verify import report, verify
 
     findings = verify(paths, data=data)
-    typer.echo(report(findings, as_json=json))
+    Console().pour(f"{report(findings, as_json=json)}\n")
     if broken := [str(found.run) for found in findings if found.broken]:
         raise Failed(f"broken promises in {', '.join(broken)}")
 
@@ -285,9 +288,10 @@ def compare(
     trust: Trust = False,
 ) -> None:
     """What tickets are: how far they agree with each other, with the dense network and with what they were cut from."""
+    from ltx.console import Console
     from ltx.study.compare import compare
 
-    typer.echo((compare(run, levels, other, trust=trust) / "compare.md").read_text(encoding="utf-8"))
+    Console().pour((compare(run, levels, other, trust=trust) / "compare.md").read_text(encoding="utf-8"))
 
 
 STOPPED = 130

@@ -17,7 +17,7 @@ SOURCE = ROOT / "ltx"
 # for types alone included. So each file can be read knowing only what stands below it.
 FLOORS = [
     "errors",
-    "files schema plugins knobs",
+    "files schema plugins knobs console",
     "manifest streams",
     "data models report",
     "core",

@@ -11,9 +11,10 @@ import yaml
 
 from ltx.errors import UserError
 from ltx.report import compare, draw, table
-from ltx.report.lines import LINES, looks, readable
-from ltx.report.plots import write_comparison
-from ltx.report.render import as_latex, escaped
+from ltx.report.escape import latex as escaped
+from ltx.report.figures.draw import write_comparison
+from ltx.report.figures.lines import LINES, looks, readable
+from ltx.report.render import as_latex
 from ltx.report.stats import matching_table
 from ltx.report.tables import gaps, means
 

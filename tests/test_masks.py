@@ -7,7 +7,8 @@ import torch
 from ltx.config.compose import compose
 from ltx.experiment.execute import execute
 from ltx.experiment.overlap import COLUMNS, dead_inputs, dead_outputs, described, overlap
-from ltx.report.masks import markdown as page
+from ltx.report import render
+from ltx.report.layers import sections
 from ltx.report.runs import pool, read_run
 from ltx.report.tables import percent
 
@@ -77,13 +78,14 @@ def test_a_run_leaves_its_masks_as_a_table_and_a_page(tmp_path):
     assert ticket.groupby("layer", sort=False).chance.first().tolist() == [0.5, 0.75]
     assert (ticket.overlap > 0).all()
     experiments = pool([read_run(folder)])
-    text = page(experiments)
+    text = render.markdown("", sections(experiments))
     shared, layers = ticket.overlap.to_numpy(), pd.read_csv(folder / "layers.csv")
     kept = layers[(layers.role == "ticket") & (layers.level == 1)].kept.to_numpy()
-    assert "## Layers of the tickets, mean of n = 2 seeds" in text
+    assert "## Layers of the tickets: weights remaining (%), mean of n = 2 seeds" in text
     assert f"| network | 100 (100) | {percent((shared * kept).sum() / kept.sum())} (" in text
     assert "| 3.weight | 0, 0 | 0, 0 |" in text
     (folder / "masks.csv").unlink()  # as in a run of an older version
     experiments = pool([read_run(folder)])
-    assert "Weights remaining (%):" in page(experiments)
-    assert "by chance" not in page(experiments)
+    text = render.markdown("", sections(experiments))
+    assert "weights remaining (%)" in text
+    assert "by chance" not in text

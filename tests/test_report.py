@@ -12,13 +12,14 @@ import matplotlib
 import pandas as pd
 import pytest
 import yaml
-from rich.console import Console
 
+from ltx.console import Console
 from ltx.errors import UserError
-from ltx.report import compare, draw, find_runs, print_tables, style, table
-from ltx.report.curves import learning_curves
-from ltx.report.layers import density_per_layer
-from ltx.report.sparsity import accuracy_vs_sparsity, early_stop_vs_sparsity
+from ltx.report import compare, draw, find_runs, print_tables, table
+from ltx.report.figures import drawing, style
+from ltx.report.figures.curves import learning_curves
+from ltx.report.figures.layers import density_per_layer
+from ltx.report.figures.sparsity import accuracy_vs_sparsity, early_stop_vs_sparsity
 from ltx.report.stats import band, matching
 from ltx.report.tables import captions, means, percent
 
@@ -100,7 +101,7 @@ def row(summary: pd.DataFrame, line: str, level: int) -> pd.Series:
 def figures(run: Path) -> dict[str, matplotlib.figure.Figure]:
     (page,) = compare([run]).pages
     experiments, drawn = page.experiments, page.summary[page.summary.n > 0]
-    with matplotlib.rc_context(style.STYLE):
+    with drawing(style.STYLE):
         return {
             "accuracy": accuracy_vs_sparsity(drawn),
             "step": early_stop_vs_sparsity(drawn),

@@ -321,7 +321,7 @@ def test_a_sweep_whose_figures_cannot_be_written_still_says_what_failed(
     def full(path, content):
         raise UserError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("ltx.report.style.write", full)
+    monkeypatch.setattr("ltx.report.figures.style.write", full)
     said = ltx("sweep", *SMALL, "method=imp,oneshot", "seed=0,2", f"out={out}")
     assert said.code == code
     assert "accuracy_vs_sparsity.png: No space left on device" in said.err

@@ -19,6 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from hydra_plugins.ltx_plugins._jobs import dead
+from ltx.console import Console
 from ltx.errors import Died
 from ltx.plugins import told
 
@@ -172,4 +173,4 @@ def stop(processes: list[Any]) -> None:
             process.kill()
         for process in processes:
             process.join()
-        print("jobs were stopped at once; they go on from their last checkpoints", file=sys.stderr)
+        Console(stderr=True).say("jobs were stopped at once; they go on from their last checkpoints")

@@ -1,7 +1,6 @@
 """Jobs as one Slurm array, by submitit: requeued when preempted or out of time, told from squeue alone."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQue
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 
 from hydra_plugins.ltx_plugins._jobs import Wish, cancelling, dead
+from ltx.console import Console
 from ltx.errors import Died
 
 POLL_SECONDS = 2.0, 30.0
@@ -66,7 +66,7 @@ class Slurm(SlurmLauncher):
             [singletons] * count,
         )
         array = jobs[0].job_id.partition("_")[0]
-        print(f"Slurm job array {array}: {count} jobs, `squeue -j {array}`", file=sys.stderr)
+        Console(stderr=True).say(f"Slurm job array {array}: {count} jobs, `squeue -j {array}`")
         try:
             self._wait(array, jobs)
         except KeyboardInterrupt:
@@ -75,7 +75,7 @@ class Slurm(SlurmLauncher):
             if cancelling(still, self.on_interrupt, otherwise=stay, unasked=False):
                 subprocess.run(["scancel", array], check=False)
             else:
-                print(f"the jobs stay; `scancel {array}` would cancel them", file=sys.stderr)
+                Console(stderr=True).say(f"the jobs stay; `scancel {array}` would cancel them")
             raise
         return [outcome(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
 

@@ -10,9 +10,10 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+
+from ltx.console import Console
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "JPEG2000", "PCX", "DIB", "AVIF")
 """What PIL reads by itself. It reads more, and asks Ghostscript for .eps and .ps, which is a program's interpreter."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from ltx.console import Console
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Trained, Tree
+from ltx.errors import plain
 from ltx.pruning.masks import emptied
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ class Progress:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self.bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[measured]}"),
+            TextColumn("{task.fields[measured]}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
             transient=True,
@@ -65,13 +66,13 @@ class Progress:
         self._say_again()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.say(*text.splitlines())
 
     def begin(self, task: Task, round: Round) -> None:
         self._say_again()
         density = 100 * float(task.density(round.ticket).mean())
         self.bar = self.bars.add_task(
-            f"level {round.level} {round.name} {density:.1f} %",
+            f"level {round.level} {plain(round.name)} {density:.1f} %",
             total=round.plan.steps - round.start,
             rate="",
             measured="",

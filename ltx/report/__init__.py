@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
+from ltx.console import Console
 from ltx.errors import unknown
 from ltx.manifest import enter
 from ltx.report import pages
 from ltx.report.comparison import CONFIGS, Comparison, compare
+from ltx.report.escape import places
 from ltx.report.runs import find_runs
 from ltx.report.terminal import print_tables
 
@@ -40,17 +41,20 @@ def write(comparison: Comparison, out: Path | None = None, pdf: bool = False) ->
     configs get a folder each, and what compares them lies beside these. More configs than `CONFIGS` get tables
     of their own but figures only together.
     """
-    from ltx.report import plots  # matplotlib costs a quarter of a second that a table need not pay
+    from ltx.report.figures import (
+        draw as figures,  # matplotlib costs a quarter of a second that a table need not pay
+    )
 
     folder = out or Path(os.path.commonpath([run.path.resolve() for run in comparison.runs]))
     kinds = ["png", "svg", *(["pdf"] if pdf else [])]
     few, files = len(comparison.pages) <= CONFIGS, []
+    own = places(page.name for page in comparison.pages) if len(comparison.pages) > 1 else {}
     for page in comparison.pages:
-        place = folder / Path(page.name).name if len(comparison.pages) > 1 else folder
-        drawn = plots.write(place, page, kinds) if few else []  # first: it notes damaged tables
+        place = folder / own.get(page.name, "")
+        drawn = figures.write(place, page, kinds) if few else []  # first: it notes damaged tables
         files += [*pages.write(place, pages.texts(page, comparison)), *drawn]
     if comparison.panelled:
-        drawn = plots.write_comparison(folder, comparison, kinds)
+        drawn = figures.write_comparison(folder, comparison, kinds)
         files += [*pages.write(folder, pages.overview(comparison)), *drawn]
     for run in comparison.runs:
         enter(run.path, files)
@@ -70,4 +74,4 @@ def show(paths: Sequence[Path], format: str = "text", only: str | None = None, *
     if format == "text":
         print_tables(found, Console(), parts)
     else:
-        print(getattr(pages, format)(found, parts), end="")
+        Console().pour(getattr(pages, format)(found, parts))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ltx.errors import UserError
+from ltx.errors import UserError, demand
 from ltx.report.layout import Layout, arrange, named, ordered, split
 from ltx.report.runs import Experiment, Run, find_runs, pool, read_run
 from ltx.report.select import known, select
@@ -105,6 +105,7 @@ def compare(
     `interval` 95 % intervals over seeds for the range, `against` the line that others are compared with.
     UserError if there is nothing to compare, or for a key, value or line that no run has.
     """
+    demand(0 <= tolerance < 1, "--tolerance", tolerance, "it must be in [0, 1), a fraction")
     by = [key for text in by for key in text.split(",")] if by else None
     runs, general = read(find_runs(paths))
     for key in by or ():

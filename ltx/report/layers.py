@@ -1,57 +1,99 @@
-"""How pruning spread over the layers, level by level."""
+"""What became of the layers: their densities, how far seeds agree on weights, which units were cut off."""
 
 from collections.abc import Sequence
 
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from ltx.report import style
-from ltx.report.lines import title
-from ltx.report.runs import Experiment, few
-from ltx.report.style import COLOURS, DASHES, MARKERS
+from ltx.report.runs import NETWORK, Experiment, few
+from ltx.report.tables import NONE, Section, Sheet, percent
+
+LEVELS = 7  # columns of a table
+SUMMED = ["kept", "size", "among", "shared", "expected", "dead_outputs", "dead_inputs"]
 
 
-def density_per_layer(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:
-    """Percent of each layer's weights remaining in the tickets, level by level; None without layers."""
+def sections(experiments: Sequence[Experiment]) -> list[Section]:
+    """The layers of every experiment's tickets; nothing if nothing is known of them."""
     shown, notes = few(experiments)
-    layers = {e.name: e.table("layers") for e in shown}
-    tables = {name: rows[rows.role == "ticket"] for name, rows in layers.items() if len(rows)}
-    names = list(dict.fromkeys(name for table in tables.values() for name in table.layer))
-    if not names:
-        return None
-    notes = ["A line ends where every weight of its layer is pruned.", *notes]
-    if len(tables) > 1:
-        notes.append("Mean over seeds.")
-    blocks = -(-len(names) // 28)  # legend columns
-    right = 0.2 + blocks * (0.55 + 0.07 * max(map(len, names)))
-    height = max(2.6, 0.17 * -(-len(names) // blocks))
-    figure, axes = style.sheet(
-        *(title(summary), 1, len(tables)),
-        height=height,
-        below=style.below([], notes),
-        right=right,
-        names=[f"{name} tickets{', mean over seeds' if len(tables) == 1 else ''}" for name in tables],
+    found = [
+        sheet for e in shown if len(e.table("layers")) for sheet in sheets(e, several=len(experiments) > 1)
+    ]
+    return [(found, notes)] if found else []
+
+
+def sheets(experiment: Experiment, *, several: bool) -> list[Sheet]:
+    """Up to three tables: a row per layer and one for the network, a column per density."""
+    table = layers(experiment)
+    levels = spread(sorted(table.level.unique()), LEVELS)
+    heads = [percent(whole(table, "density").loc[level]) for level in levels]
+    of = f"{experiment.name} tickets" if several else "tickets"
+    groups = [
+        (str(name), here.set_index("level").loc[levels]) for name, here in table.groupby("layer", sort=False)
+    ]
+    found = []
+    for title, cell in CELLS.items():
+        texts = [[cell(row) for row in here.itertuples()] for _, here in groups]
+        by_level = zip(*texts, strict=True)
+        columns = {"% weights": [name for name, _ in groups], **dict(zip(heads, by_level, strict=False))}
+        if any(text != NONE for row in texts for text in row):
+            found.append(
+                Sheet(f"Layers of the {of}: {title}, mean of n = {table.seeds.max()} seeds", columns, left=1)
+            )
+    return found
+
+
+def layers(experiment: Experiment) -> pd.DataFrame:
+    """One row per layer and level of the tickets, and per level of the network: means over seeds.
+
+    Overlap and chance are weighted by the weights kept, so that those of the network are what random masks
+    with the tickets' own layer counts would be measured against.
+    """
+    key = [*NETWORK, "run", "layer"]
+    rows = experiment.table("layers").merge(experiment.table("masks"), how="left", on=key)
+    rows = rows[rows.role == "ticket"]
+    rows = rows.assign(
+        among=rows.kept.where(rows.overlap.notna()),
+        shared=rows.kept * rows.overlap,
+        expected=rows.kept * rows.chance,
     )
-    colours = COLOURS if len(names) <= len(COLOURS) else style.viridis(len(names))
-    for panel, table in zip(axes[0], tables.values(), strict=True):
-        for place, name in enumerate(names):
-            density = 100 * layer_density(table[table.layer == name])
-            panel.plot(
-                density.index, density.where(density > 0), label=name, color=colours[place],
-                marker=MARKERS[place % len(MARKERS)], linestyle=DASHES[place % len(DASHES)],
-                fillstyle="none",  # layers pruned alike stay visible behind each other
-            )  # fmt: skip
-        panel.set_xlabel("Level (times pruned)")
-        panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    style.log_percent(axes[0, 0].yaxis)
-    axes[0, 0].set_ylabel("Percent of the layer's weights remaining")
-    style.footer(figure, [], notes)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="center right", ncols=blocks)
-    return figure
+    every = pd.concat([rows, rows.assign(layer="network")])
+    groups = every.groupby(["layer", "level"], sort=False)
+    sums = groups[SUMMED].sum(min_count=1).astype(float)
+    seeds = groups.seed.nunique()
+    return pd.DataFrame(
+        {
+            "seeds": seeds,
+            "density": sums.kept / sums["size"],
+            "overlap": sums.shared / sums.among,
+            "chance": sums.expected / sums.among,
+            "dead_outputs": sums.dead_outputs / seeds,
+            "dead_inputs": sums.dead_inputs / seeds,
+        }
+    ).reset_index()
 
 
-def layer_density(rows: pd.DataFrame) -> pd.Series:
-    """The density of one layer by level, over all seeds."""
-    sums = rows.groupby("level")[["kept", "size"]].sum()
-    return sums["kept"] / sums["size"]
+def whole(table: pd.DataFrame, measure: str) -> pd.Series:
+    """A measure of the network, by level."""
+    return table[table.layer == "network"].set_index("level")[measure]
+
+
+def amount(value: float) -> str:
+    """A mean number of things: 5.3, 12."""
+    return f"{value:.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
+
+
+CELLS = {
+    "weights remaining (%)": lambda row: percent(row.density),
+    "kept by another seed too, of the weights that one seed keeps, and (by chance) (%)": lambda row: (
+        NONE if pd.isna(row.overlap) else f"{percent(row.overlap)} ({percent(row.chance)})"
+    ),
+    "units cut off (outputs without a weight coming in, inputs without a weight going out)": lambda row: (
+        NONE if pd.isna(row.dead_outputs) else f"{amount(row.dead_outputs)}, {amount(row.dead_inputs)}"
+    ),
+}
+
+
+def spread(values: Sequence[int], most: int) -> list[int]:
+    """At most so many of the values, evenly chosen, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ltx.files import write as replace
-from ltx.report import masks, render, tables
+from ltx.report import costs, escape, layers, render, tables
 from ltx.report.comparison import Comparison, Page
 
 BOOKTABS = "% needs \\usepackage{booktabs}\n"
@@ -22,13 +22,11 @@ def write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
 
 def texts(page: Page, comparison: Comparison) -> dict[str, str]:
     """The tables of a page, as files by name."""
-    from ltx.report import cost  # with matplotlib, which a table in the terminal need not wait for
-
     only, parts = comparison.of(page), sections(page, PARTS, comparison.tolerance)
-    layers, costs = masks.markdown(page.experiments), cost.markdown(page.experiments, page.summary)
+    more = [*layers.sections(page.experiments), *costs.sections(page.experiments, page.summary)]
     files = {
         "accuracy_vs_sparsity.csv": csv(only),
-        "accuracy_vs_sparsity.md": render.markdown(page.name, parts) + layers + costs,
+        "accuracy_vs_sparsity.md": render.markdown(page.name, [*parts, *more]),
         "accuracy_vs_sparsity.tex": BOOKTABS + render.latex(page.name, parts),
     }
     return files | ({"differences.csv": csv(only, ["differences"])} if len(page.differences) else {})
@@ -47,7 +45,10 @@ def overview(comparison: Comparison) -> dict[str, str]:
 
 def text(table: pd.DataFrame) -> str:
     """A table as the text of a csv file."""
-    return table.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    safe = table.rename(columns=escape.cell)
+    for column in safe.columns[[kind.kind == "O" for kind in safe.dtypes]]:
+        safe[column] = safe[column].map(escape.cell)
+    return safe.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
 def csv(comparison: Comparison, parts: Sequence[str] = PARTS) -> str:

@@ -3,53 +3,31 @@
 from collections.abc import Sequence
 from textwrap import dedent
 
-from ltx.report.tables import Sheet
-
-Section = tuple[Sequence[Sheet], Sequence[str]]
-"""Tables, and what a reader must know beside them."""
+from ltx.report import escape
+from ltx.report.tables import Section, Sheet
 
 
 def as_markdown(sheet: Sheet) -> list[str]:
     """A table as lines of markdown."""
     ruler = ["---"] * sheet.left + ["---:"] * (len(sheet.columns) - sheet.left)
-    return [f"| {' | '.join(row)} |" for row in [list(sheet.columns), ruler, *sheet.rows]]
+    head, *rows = ([escape.markdown(text) for text in row] for row in [list(sheet.columns), *sheet.rows])
+    return [f"| {' | '.join(row)} |" for row in [head, ruler, *rows]]
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
     """A page: tables, each section's followed by what a reader must know."""
-    page = [f"# {title}", ""]
+    page = [f"# {escape.markdown(title)}", ""]
     for sheets, captions in sections:
         for sheet in sheets:
-            page += [f"## {sheet.title}", "", *as_markdown(sheet), ""]
-        page += [*(f"- {caption}" for caption in captions), *([""] if captions else [])]
+            page += [f"## {escape.markdown(sheet.title)}", "", *as_markdown(sheet), ""]
+        page += [*(f"- {escape.markdown(caption)}" for caption in captions), *([""] if captions else [])]
     return "\n".join(page)
-
-
-SPECIAL = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "–": "--",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "≥": r"$\geq$",
-    "·": r"$\cdot$",
-}
-
-
-def escaped(text: str) -> str:
-    """Text as LaTeX prints it."""
-    return "".join(SPECIAL.get(sign, sign) for sign in text)
 
 
 def as_latex(title: str, sheet: Sheet, captions: Sequence[str]) -> str:
     """A table as a float of LaTeX, with the rules of booktabs and all that is to be known in its caption."""
     align = "l" * sheet.left + "r" * (len(sheet.columns) - sheet.left)
-    heads, *rows = (" & ".join(map(escaped, row)) + r" \\" for row in [list(sheet.columns), *sheet.rows])
+    heads, *rows = (" & ".join(map(escape.latex, row)) + r" \\" for row in [list(sheet.columns), *sheet.rows])
     caption = " ".join([f"{title}: {sheet.title}.", *captions])
     return dedent(
         r"""
@@ -65,7 +43,7 @@ def as_latex(title: str, sheet: Sheet, captions: Sequence[str]) -> str:
           \end{tabular}
         \end{table}
         """
-    ).lstrip() % (escaped(caption), align, heads, "\n    ".join(rows))
+    ).lstrip() % (escape.latex(caption), align, heads, "\n    ".join(rows))
 
 
 def latex(title: str, sections: Sequence[Section]) -> str:

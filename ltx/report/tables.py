@@ -23,6 +23,10 @@ class Sheet:
         return list(zip(*self.columns.values(), strict=True))
 
 
+Section = tuple[Sequence[Sheet], Sequence[str]]
+"""Tables, and what a reader must know beside them."""
+
+
 def percent(fraction: float) -> str:
     """A density as the papers write it: 100, 51.3, 3.6, 0.58."""
     value = 100 * fraction

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from rich import box
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ltx.console import Console
+from ltx.errors import plain
 from ltx.report.comparison import Comparison, Page
 from ltx.report.tables import (
     PAIRED,
@@ -31,12 +33,12 @@ def print_tables(comparison: Comparison, console: Console, parts: Sequence[str])
             print_means(page, console, comparison.tolerance)
         if "matching" in parts and (parts == ["matching"] or len(page.experiments) > 1):
             print_sheets(page.name, smallest(page.summary, comparison.tolerance), console)
-            say(console, [match_rule(comparison.tolerance)] if "means" not in parts else [])
+            console.say(*([match_rule(comparison.tolerance)] if "means" not in parts else []), style="dim")
         if "differences" in parts and len(page.differences):
             first = gaps(page.differences)
             shown = first if parts == ["differences"] else first[: len(panels(page.differences))]
             print_sheets(page.name, shown, console)
-            say(console, [PAIRED])
+            console.say(*([PAIRED]), style="dim")
 
 
 def print_means(page: Page, console: Console, tolerance: float = 0.0) -> None:
@@ -46,7 +48,7 @@ def print_means(page: Page, console: Console, tolerance: float = 0.0) -> None:
         variants = [block(rows, ranged=ranged, steps=steps) for ranged, steps in VARIANTS]
         fitting = [cells for cells in variants if fits(drawn(title, first, cells), console)]
         print_table(title, first, [*fitting, block(rows, ranged=True, steps=False)][0], console)
-    say(console, captions(page.summary, tolerance, page.notes))
+    console.say(*(captions(page.summary, tolerance, page.notes)), style="dim")
 
 
 VARIANTS = ((True, True), (False, True), (False, False))  # with spreads, with early-stop steps
@@ -92,17 +94,19 @@ def fits(table: Table, console: Console) -> bool:
 
 def drawn(title: str, first: Columns, rest: Columns, left: int = 0) -> Table:
     """Columns of text under their heads, the words of a line's name below each other."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(plain(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for place, head in enumerate([*first, *rest]):
-        name, comma, more = head.partition(", ")
-        stacked = name.replace(" ", "\n") + comma.replace(", ", "\n") + more.replace(", ", "\n")
-        shown = stacked if head in rest else head
-        table.add_column(shown, justify="left" if place < left else "right", vertical="bottom", no_wrap=True)
+        name, _, more = head.partition(", ")
+        stacked = [
+            plain(line)
+            for part in (name.replace(" ", "\n"), more.replace(", ", "\n"))
+            for line in part.split("\n")
+            if part
+        ]
+        shown = "\n".join(stacked) if head in rest else plain(head)
+        table.add_column(
+            Text(shown), justify="left" if place < left else "right", vertical="bottom", no_wrap=True
+        )
     for texts in zip(*first.values(), *rest.values(), strict=True):
-        table.add_row(*texts)
+        table.add_row(*(Text(plain(text)) for text in texts))
     return table
-
-
-def say(console: Console, lines: Sequence[str]) -> None:
-    for line in lines:
-        console.print(line, style="dim", highlight=False, markup=False)

@@ -29,7 +29,7 @@ from ltx.experiment.store import mask_digest, ticket_identity
 from ltx.experiment.tables import number, table
 from ltx.files import write
 from ltx.manifest import enter
-from ltx.report.connect import draw
+from ltx.report.figures.connect import draw
 from ltx.study.line import POINTS, barrier, between, doubled, halves, twins
 from ltx.study.reopen import diverged, load_task, open_ticket, reopen, trained_levels
 from ltx.study.show import read_manifest

@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from ltx.console import Console
 from ltx.errors import UserError
 from ltx.experiment.status import FILE, state
 from ltx.files import read_json, read_text
 from ltx.schema import MANIFEST
 from ltx.sweep.watch import detail
-
-
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """One line as it is: not wrapped, not coloured by guesswork."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def catalogue() -> None:
@@ -27,9 +21,9 @@ def catalogue() -> None:
     console = Console()
 
     def section(title: str, lines: dict[str, str]) -> None:
-        say(console, title, "bold")
+        console.say(title, style="bold")
         for name, text in lines.items():
-            say(console, f"  {name:26s} {text}")
+            console.say(f"  {name:26s} {text}")
 
     section(
         "experiments (config=NAME)",
@@ -55,7 +49,7 @@ def ticket(path: Path) -> None:
 
     console = Console()
     for name, text in described(path):
-        say(console, f"{name:15s}{text}")
+        console.say(f"{name:15s}{text}")
 
 
 def summary(folder: Path) -> None:
@@ -84,15 +78,15 @@ def summary(folder: Path) -> None:
     }
     for name, text in facts.items():
         if text:
-            say(console, f"{name:11s}{text}")
+            console.say(f"{name:11s}{text}")
     if (folder / "levels.csv").exists():
         print_tables(compare([folder]), console, ["means"])
     if sentence := said(folder):
-        say(console, sentence)
+        console.say(sentence)
     for line in told(folder):
-        say(console, line)
+        console.say(line)
     if now.name != "complete":
-        say(console, "the command that began this run continues it")
+        console.say("the command that began this run continues it")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

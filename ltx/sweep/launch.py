@@ -15,13 +15,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from ltx.config.compose import checked, compose
 from ltx.config.explain import first_line
 from ltx.config.hydra import complete, read_flags
 from ltx.config.registry import config_dir, register
 from ltx.config.trust import search
+from ltx.console import Console
 from ltx.errors import UserError
 from ltx.experiment.execute import execute
 from ltx.files import read_json
@@ -107,17 +107,18 @@ def finish(folder: Path) -> None:
     from ltx.report import grade
     from ltx.report.sizes import said
 
+    console = Console()
     if read_json(folder / "manifest.json").get("goal", {}).get("measure", "accuracy") != "accuracy":
-        print(f"tables: {folder}")  # figures are of accuracies
+        console.say(f"tables: {folder}")  # figures are of accuracies
         return
     found = report.compare([folder])
     report.write(found)
-    report.print_tables(found, Console(), ["means"])
+    report.print_tables(found, console, ["means"])
     if sentence := said(folder):
-        print(sentence)
+        console.say(sentence)
     if verdicts := grade.grade([folder]):
-        print(*grade.lines(verdicts), sep="\n")
-    print(f"figures and tables: {folder}")
+        console.say(*grade.lines(verdicts))
+    console.say(f"figures and tables: {folder}")
 
 
 def completions(words: list[str], incomplete: str) -> list[str]:

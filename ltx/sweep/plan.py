@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Glob
-from rich.console import Console
 
 from ltx.config import hydra
 from ltx.config.compose import compose_all
@@ -20,12 +19,13 @@ from ltx.config.identity import Composed
 from ltx.config.overrides import check_override, check_settings, parse, quoted, swept
 from ltx.config.registry import options, register
 from ltx.config.trust import search
+from ltx.console import Console
 from ltx.data.base import Data
 from ltx.errors import Failed, Interrupted, UserError
 from ltx.experiment.status import Job, Sweep
 from ltx.experiment.tracking import check_installed
 from ltx.sweep.launch import Words, job, through_hydra
-from ltx.sweep.watch import say, show, watching
+from ltx.sweep.watch import show, watching
 
 
 def sweep(args: list[str], seeds_per_job: int | None = None) -> None:
@@ -53,7 +53,7 @@ def launched(plan: Sweep, words: Words) -> None:
         raise UserError(f"cannot write to {plan.folder}: {error.strerror}; choose another out=DIR") from error
     before = [job.state().name == "complete" for job in plan.jobs]
     jobs = f"{len(plan.jobs)} job{'s' * (len(plan.jobs) > 1)}"
-    say(console, f"{jobs}, {sum(before)} done before; the sweep is {plan.folder}")
+    console.say(f"{jobs}, {sum(before)} done before; the sweep is {plan.folder}")
     if not all(before):
         hydras = ("launcher=", "hydra.", "hydra/", "out=", "device=")
         theirs = [word for word in words.overrides if word.lstrip("+~").startswith(hydras)]
@@ -197,13 +197,14 @@ def finish(plan: Sweep, before: Sequence[bool]) -> None:
     failed = sum(state.name == "failed" for state in states)
     if found:
         compared = report.compare(found)
-        report.print_tables(compared, Console(), ["means", "matching"])
+        results = Console()
+        report.print_tables(compared, results, ["means", "matching"])
         try:
             report.write(compared, out=plan.folder)
-            print(f"figures and tables: {plan.folder}")
+            results.say(f"figures and tables: {plan.folder}")
         except UserError as error:  # a full disk fails jobs too, of which more is to be said
             if not failed:
                 raise
-            say(console, str(error))
+            console.say(str(error))
     if failed:
         raise Failed(f"{failed} of {len(states)} jobs failed; the same sweep tries them again")

@@ -10,12 +10,13 @@ from pathlib import Path
 from time import sleep
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ltx.errors import UserError
+from ltx.console import Console
+from ltx.errors import UserError, plain
 from ltx.experiment.status import FILE, PLAN, State, Sweep, state
 
 LOOK_SECONDS = 1.0
@@ -82,9 +83,9 @@ def overview(labels: Sequence[str], states: Sequence[State], rows: int | None = 
         now = states[number]
         style = STYLES.get(now.name, "")
         more = Text(
-            detail(now), no_wrap=short, overflow="ellipsis" if short else None
+            plain(detail(now)), no_wrap=short, overflow="ellipsis" if short else None
         )  # what gives way first
-        table.add_row(Text(labels[number]), Text(now.name, style), place(now), more)
+        table.add_row(Text(plain(labels[number])), Text(now.name, style), Text(plain(place(now))), more)
     return Group(Text(counts(states)), table)
 
 
@@ -119,13 +120,8 @@ def _lines(sweep: Sweep, console: Console, over: threading.Event) -> None:
         remind = since >= REMIND_SECONDS
         for label, was, now in zip(labels, before, states, strict=True):
             if now.name != was.name or (remind and now.name == "running"):
-                say(console, told(label, now))
+                console.say(told(label, now))
         before, since = states, 0.0 if remind else since
-
-
-def say(console: Console, text: str) -> None:
-    """One line as it is: not wrapped, not coloured by guesswork."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def status(paths: Sequence[Path], follow: bool = False) -> None:
@@ -142,7 +138,9 @@ def status(paths: Sequence[Path], follow: bool = False) -> None:
         while True:
             parts = report(paths)
             rows = max(3, console.height // len(parts) - 6)
-            tables = (Group(Text(title, "bold"), overview(labels, now, rows)) for title, labels, now in parts)
+            tables = (
+                Group(Text(plain(title), "bold"), overview(labels, now, rows)) for title, labels, now in parts
+            )
             live.update(Group(*tables), refresh=True)
             if all(state.over or state.name == "silent" for _, _, states in parts for state in states):
                 return
@@ -172,10 +170,10 @@ def report(paths: Sequence[Path]) -> list[tuple[str, list[str], list[State]]]:
 
 def show(console: Console, title: str, labels: Sequence[str], states: Sequence[State]) -> None:
     """One sweep: a table on a terminal, a line a job elsewhere."""
-    say(console, title)
+    console.say(title)
     if console.is_terminal:
         console.print(overview(labels, states))
         return
-    say(console, counts(states))
+    console.say(counts(states))
     for label, now in zip(labels, states, strict=True):
-        say(console, told(label, now))
+        console.say(told(label, now))

@@ -6,13 +6,13 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import (
     FixedFormatter,
     FixedLocator,
@@ -23,7 +23,9 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from ltx.errors import plain
 from ltx.files import write
+from ltx.report.figures import matplotlib
 from ltx.report.tables import percent
 
 # Okabe and Ito: told apart with every common colour blindness, and in print by marker and dash as well.
@@ -204,6 +206,8 @@ def log_percent(axis: Axis) -> None:
 
 def save(figure: Figure, path: Path, kinds: Sequence[str]) -> list[Path]:
     """Write the figure in every kind of file, without the time of drawing."""
+    for text in figure.findobj(Text):  # a name that no font has a sign for is written out
+        text.set_text("\n".join(map(plain, text.get_text().split("\n"))))
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     files = [path.with_suffix(f".{kind}") for kind in kinds]
     for file, kind in zip(files, kinds, strict=True):

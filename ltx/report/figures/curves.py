@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ltx.report import style
-from ltx.report.lines import count, title
+from ltx.report.figures import style
+from ltx.report.figures.lines import count, title
+from ltx.report.figures.style import DASHES
 from ltx.report.runs import Experiment, few
 from ltx.report.stats import band, ends
-from ltx.report.style import DASHES
 from ltx.report.tables import percent
 
 PAPERS = [1.0, 0.513, 0.211, 0.07, 0.036, 0.012]  # the densities whose curves the papers show

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ltx.report import style
-from ltx.report.lines import title
+from ltx.report.figures import style
+from ltx.report.figures.lines import title
+from ltx.report.figures.style import COLOURS, DASHES, GREY, MARKERS
 from ltx.report.runs import Experiment
 from ltx.report.stats import band
-from ltx.report.style import COLOURS, DASHES, GREY, MARKERS
 
 SEEDS = 3  # how many a figure of single seeds shows
 

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ltx.report import style
-from ltx.report.masks import spread
+from ltx.report.figures import style
+from ltx.report.figures.style import COLOURS, DASHES, GREY, MARKERS
+from ltx.report.layers import spread
 from ltx.report.stats import COMPARED, dense, ends
-from ltx.report.style import COLOURS, DASHES, GREY, MARKERS
 
 BARS = {
     ("min", "max"): "Points: mean of n networks. Bars: their minimum and maximum.",

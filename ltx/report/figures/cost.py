@@ -7,27 +7,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from ltx.report import style
-from ltx.report.lines import bars, first_panel, legend, looks, readable, title
+from ltx.report.costs import SPENT, with_costs
+from ltx.report.figures import style
+from ltx.report.figures.lines import bars, first_panel, legend, looks, readable, title
 from ltx.report.runs import Experiment
 from ltx.report.stats import ends
-from ltx.report.tables import accuracy, percent
+from ltx.report.tables import percent
 
-KEY = ["experiment", "role", "level"]
 LABELLED = 4  # lines of which every point has room for its density
-SPENT = "Costs count multiply-accumulates of training (search and retraining, forward and backward)."
-
-
-def with_costs(experiments: Sequence[Experiment], summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a summary whose costs are known, with their means, and total over dense: `times_dense`."""
-    costs = pd.concat([e.table("costs").assign(experiment=e.name) for e in experiments], ignore_index=True)
-    if costs.empty:
-        return summary.iloc[:0].assign(times_dense=[])
-    measures = [column for column in costs if column not in (*KEY, "draw", "seed", "run")]
-    means = costs.groupby(KEY, sort=False)[measures].mean().reset_index()
-    found = summary.merge(means, on=KEY)
-    dense = means[(means.role == "ticket") & (means.level == 0)].set_index("experiment").macs
-    return found.assign(times_dense=found.total_macs / found.experiment.map(dense))
 
 
 def accuracy_vs_cost(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:
@@ -75,38 +62,3 @@ def accuracy_vs_cost(experiments: Sequence[Experiment], summary: pd.DataFrame) -
     panel.set_ylabel("Test accuracy (%)")
     style.footer(figure, handles, notes)
     return figure
-
-
-HEAD = [
-    *("line", "% weights", "test accuracy (%)", "search epochs", "epochs", "total epochs"),
-    *("search MACs", "MACs", "total MACs", "× dense", "total s"),
-]
-ENERGY = {"total_cpu_joules": "total J, CPU", "total_gpu_joules": "total J, GPU"}
-METERED = "Joules are those of whole CPU packages and GPUs, by the machine's own counters."
-
-
-def markdown(experiments: Sequence[Experiment], summary: pd.DataFrame) -> str:
-    """The costs of every line and level as a section of a page; empty if nothing is known of them."""
-    rows = with_costs(experiments, summary)
-    if rows.empty:
-        return ""
-    energy = {c: name for c, name in ENERGY.items() if c in rows and rows[c].notna().any()}
-    cells = [
-        [
-            f"{row['line']}, n = {row['n']}",
-            percent(row["density"]),
-            accuracy(row, "final_test_accuracy", True),
-            *(f"{row[part + 'epochs']:.4g}" for part in ("search_", "", "total_")),
-            *(f"{row[part + 'macs']:.3g}" for part in ("search_", "", "total_")),
-            f"{row['times_dense']:.2f}",
-            f"{row['total_seconds']:.4g}",
-            *("" if pd.isna(row[column]) else f"{row[column]:.4g}" for column in energy),
-        ]
-        for row in rows.to_dict("records")
-    ]
-    head = [*HEAD, *energy.values()]
-    sheet = [head, ["---", *["---:"] * (len(head) - 1)], *cells]
-    page = ["", "## Training cost per network, mean over seeds", ""]
-    page += [f"| {' | '.join(row)} |" for row in sheet]
-    notes = [f"- {SPENT} Accuracy is that at the end of training.", *([f"- {METERED}"] if energy else [])]
-    return "\n".join([*page, "", *notes, ""])

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ltx.report import style
-from ltx.report.lines import (
+from ltx.report.figures import style
+from ltx.report.figures.lines import (
     NAMED,
     against_sparsity,
     bars,

@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ltx.report import style
-from ltx.report.channels import first, of
 from ltx.report.features import ranked
+from ltx.report.figures import style
+from ltx.report.figures.channels import first, of
+from ltx.report.figures.style import COLOURS, GREY
 from ltx.report.runs import Experiment
-from ltx.report.style import COLOURS, GREY
 
 SHOWN = 30
 """So many features have room for a name."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,13 +12,14 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from ltx.errors import UserError
 from ltx.files import write
-from ltx.report import style
-from ltx.report.masks import spread
+from ltx.report import render
+from ltx.report.barriers import STABLE, section
+from ltx.report.figures import drawing, style
+from ltx.report.figures.style import COLOURS, DASHES, GREY, MARKERS, STYLE
+from ltx.report.layers import spread
 from ltx.report.stats import band
-from ltx.report.style import COLOURS, DASHES, GREY, MARKERS, STYLE
 from ltx.report.tables import percent
 
-STABLE = 0.02  # of error: a network whose barrier is lower is stable (Frankle et al. 2020, section 3)
 SPLITS = {"test": "Test error", "train": "Train error"}
 RANGE = "their minimum and maximum"
 COLUMNS = 4  # panels side by side, each of one k
@@ -33,9 +33,10 @@ def draw(folder: Path, title: str, notes: Sequence[str] = ()) -> list[Path]:
     lines, barriers = lines.dropna(), barriers.dropna()
     if barriers.empty:
         raise UserError(f"every pair of copies has diverged: there is nothing to draw in {folder}")
-    write(folder / "connect.md", markdown(barriers, title, notes).encode())
+    page = render.markdown(f"{title}: linear mode connectivity", [section(barriers, notes)])
+    write(folder / "connect.md", page.encode())
     files = [folder / "connect.md"]
-    with matplotlib.rc_context(STYLE):
+    with drawing(STYLE):
         for name, figure in (
             ("connect", interpolation(lines, f"{title}: the line between two copies", notes)),
             ("instability", instability(barriers, f"{title}: instability to the noise of SGD", notes)),
@@ -161,49 +162,3 @@ def count(rows: pd.DataFrame) -> str:
     """How many pairs of copies stand behind each point: `n = 5`."""
     sizes = rows.groupby(["level", "k"]).seed.nunique()
     return f"n = {sizes.max()}" if sizes.min() == sizes.max() else f"n = {sizes.min()} to {sizes.max()}"
-
-
-def markdown(barriers: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> str:
-    """The barriers as a page: one row per level and k, then what a reader must know."""
-    head = [
-        "% weights",
-        "k",
-        "n",
-        "test barrier",
-        "train barrier",
-        "stable",
-        "L2 distance",
-        "disagreement (%)",
-    ]
-    body = [
-        [
-            percent(rows.density.mean()),
-            f"{k:,}",
-            str(len(rows)),
-            ranged(100 * rows.test_barrier),
-            ranged(100 * rows.train_barrier),
-            "yes" if rows.test_barrier.mean() < STABLE else "no",
-            ranged(rows.l2),
-            ranged(100 * rows.disagreement),
-        ]
-        for (_, k), rows in barriers.groupby(["level", "k"])
-    ]
-    captions = [
-        "From the weights of step k two copies are trained with other data order and augmentation. The "
-        "barrier is the highest error at 30 evenly spaced points of the straight line between them minus "
-        "the mean error of its ends, in points of error (Frankle et al. 2020).",
-        "Mean (min..max) of n pairs of copies, one pair per seed. "
-        f"Stable: the mean barrier of test error is below {100 * STABLE:g} points.",
-        "Disagreement: test examples that the two copies classify differently.",
-        *notes,
-    ]
-    table = [f"| {' | '.join(row)} |" for row in [head, ["---:"] * len(head), *body]]
-    return "\n".join(
-        [f"# {title}: linear mode connectivity", "", *table, "", *(f"- {c}" for c in captions), ""]
-    )
-
-
-def ranged(values: pd.Series) -> str:
-    """Mean with its range if there is one to show."""
-    mean = f"{values.mean():.2f}"
-    return f"{mean} ({values.min():.2f}..{values.max():.2f})" if len(values) > 1 else mean

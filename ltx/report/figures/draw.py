@@ -3,17 +3,16 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from ltx.report import sparsity, style
-from ltx.report.channels import accuracy_vs_drawing_epoch, channels_per_layer, gammas, mask_distance
 from ltx.report.comparison import Comparison, Page
-from ltx.report.cost import accuracy_vs_cost
-from ltx.report.curves import learning_curves
-from ltx.report.featured import feature_importance, feature_path
-from ltx.report.layers import density_per_layer
-from ltx.report.sparsity import accuracy_vs_sparsity, early_stop_vs_sparsity
+from ltx.report.figures import drawing, sparsity, style
+from ltx.report.figures.channels import accuracy_vs_drawing_epoch, channels_per_layer, gammas, mask_distance
+from ltx.report.figures.cost import accuracy_vs_cost
+from ltx.report.figures.curves import learning_curves
+from ltx.report.figures.features import feature_importance, feature_path
+from ltx.report.figures.layers import density_per_layer
+from ltx.report.figures.sparsity import accuracy_vs_sparsity, early_stop_vs_sparsity
 
 
 def write(folder: Path, page: Page, kinds: Sequence[str]) -> list[Path]:
@@ -22,7 +21,7 @@ def write(folder: Path, page: Page, kinds: Sequence[str]) -> list[Path]:
     drawn = summary[(summary.n > 0) & (summary.density > 0)]
     if drawn.empty:
         return []
-    with matplotlib.rc_context(style.STYLE):
+    with drawing(style.STYLE):
         figures = {
             "accuracy_vs_sparsity": accuracy_vs_sparsity(drawn, page.general),
             "early_stop_vs_sparsity": early_stop_vs_sparsity(drawn, page.general),
@@ -46,7 +45,7 @@ def write_comparison(folder: Path, comparison: Comparison, kinds: Sequence[str])
     if drawn.empty:
         return []
     keys = [key for key in layout.panels if drawn[key].nunique(dropna=False) > 1]
-    with matplotlib.rc_context(style.STYLE):
+    with drawing(style.STYLE):
         figures = sparsity.comparison(drawn, layout.by, keys, comparison.notes)
         names = ["comparison", *(f"comparison_{place}" for place in range(2, len(figures) + 1))]
         return saved(folder, dict(zip(names, figures, strict=True)), kinds)
