@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from statistics import median, quantiles
 
 import torch
@@ -69,7 +70,7 @@ def measure(name: str) -> None:
 
 def break_even(points: list[tuple[float, float]]) -> str:
     """Where the ratio crosses one, between the measured densities."""
-    for (more, above), (less, below) in zip(points, points[1:], strict=False):
+    for (more, above), (less, below) in pairwise(points):
         if above >= 1 > below:
             return f"{less + (more - less) * (1 - below) / (above - below):.2f}"
     return f"above {points[0][0]}" if points[0][1] < 1 else f"below {points[-1][0]}"
