@@ -32,7 +32,6 @@ from ltx.engine.evaluate import evaluate
 from ltx.engine.executors import Separate, Stacked, choose
 from ltx.engine.executors.separate import layout
 from ltx.engine.feed import Feed
-from ltx.engine.optimizer import fused
 from ltx.engine.training import Training
 from ltx.experiment.machine import cpu_name
 from ltx.pruning import masks
@@ -173,7 +172,12 @@ def bare_step(task: Task, plan: Plan) -> Callable[[], None]:
     images, labels = (part[0] for part in Feed(task, plan).batch(0))
     network = task.network()
     images = images.contiguous(memory_format=layout(network))
-    opt = fused(plan, list(network.parameters()))
+    weights = list(network.parameters())
+    opt: torch.optim.Optimizer
+    if plan.optimizer == "adam":
+        opt = torch.optim.Adam(weights, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
+    else:
+        opt = torch.optim.SGD(weights, plan.lr, plan.momentum, weight_decay=plan.weight_decay, fused=True)
 
     def step() -> None:
         opt.zero_grad(set_to_none=False)
