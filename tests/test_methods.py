@@ -361,7 +361,7 @@ def test_the_examples_to_score_on_are_ten_of_each_class_and_each_seed_has_its_ow
     assert torch.bincount(labels).tolist() == [10] * 10
     assert not torch.equal(images, others)
     with pytest.raises(UserError, match=r"method.per_class=1000 is not possible: some class has only \d+"):
-        SNIP(per_class=1000).examples(task, 0)
+        SNIP(per_class=1000).suits(task.goal, task.data)
 
 
 def test_dropout_while_scoring_is_drawn_from_the_seed():
