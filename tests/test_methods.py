@@ -17,7 +17,7 @@ from ltx.errors import UserError
 from ltx.experiment.execute import execute
 from ltx.methods import METHODS
 from ltx.methods.after import AfterTraining
-from ltx.methods.at_init import SNIP, GraSP, MagnitudeAtInit, RandomAtInit, SynFlow
+from ltx.methods.at_init import SNIP, GraSP, MagnitudeAtInit, RandomAtInit, SynFlow, examples
 from ltx.methods.criterion import Criterion
 from ltx.methods.imp import IMP, OneShot
 from ltx.methods.retrain import FineTune, LRRewind
@@ -357,11 +357,11 @@ def test_a_replicate_is_scored_as_if_it_were_alone(method):
 
 def test_the_examples_to_score_on_are_ten_of_each_class_and_each_seed_has_its_own(small):
     task, _ = small
-    (images, labels), (others, _) = (SNIP().examples(task, seed) for seed in task.seeds)
+    (images, labels), (others, _) = (examples(task, seed, 10) for seed in task.seeds)
     assert torch.bincount(labels).tolist() == [10] * 10
     assert not torch.equal(images, others)
     with pytest.raises(UserError, match=r"method.per_class=1000 is not possible: some class has only \d+"):
-        SNIP(per_class=1000).examples(task, 0)
+        SNIP(per_class=1000).suits(task.goal, task.data)
 
 
 def test_dropout_while_scoring_is_drawn_from_the_seed():

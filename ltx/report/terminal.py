@@ -33,12 +33,12 @@ def print_tables(comparison: Comparison, console: Console, parts: Sequence[str])
             print_means(page, console, comparison.tolerance)
         if "matching" in parts and (parts == ["matching"] or len(page.experiments) > 1):
             print_sheets(page.name, smallest(page.summary, comparison.tolerance), console)
-            console.say(*([match_rule(comparison.tolerance)] if "means" not in parts else []), style="dim")
+            note(console, [match_rule(comparison.tolerance)] if "means" not in parts else [])
         if "differences" in parts and len(page.differences):
             first = gaps(page.differences)
             shown = first if parts == ["differences"] else first[: len(panels(page.differences))]
             print_sheets(page.name, shown, console)
-            console.say(*([PAIRED]), style="dim")
+            note(console, [PAIRED])
 
 
 def print_means(page: Page, console: Console, tolerance: float = 0.0) -> None:
@@ -48,7 +48,7 @@ def print_means(page: Page, console: Console, tolerance: float = 0.0) -> None:
         variants = [block(rows, ranged=ranged, steps=steps) for ranged, steps in VARIANTS]
         fitting = [cells for cells in variants if fits(drawn(title, first, cells), console)]
         print_table(title, first, [*fitting, block(rows, ranged=True, steps=False)][0], console)
-    console.say(*(captions(page.summary, tolerance, page.notes)), style="dim")
+    note(console, captions(page.summary, tolerance, page.notes))
 
 
 VARIANTS = ((True, True), (False, True), (False, False))  # with spreads, with early-stop steps
@@ -110,3 +110,9 @@ def drawn(title: str, first: Columns, rest: Columns, left: int = 0) -> Table:
     for texts in zip(*first.values(), *rest.values(), strict=True):
         table.add_row(*(Text(plain(text)) for text in texts))
     return table
+
+
+def note(console: Console, lines: Sequence[str]) -> None:
+    """What must be known beside a table, wrapped between words."""
+    for line in lines:
+        console.print(Text(plain(line), "dim"), highlight=False)
