@@ -397,7 +397,7 @@ def test_tables_go_through_a_pipe(ltx, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--format", "html"), "--format=html does not exist; choose from csv, latex, markdown, text"),
+        (("--format", "html"), "--format=html does not exist; choose from text, csv, markdown, latex"),
         (("--only", "mean"), "--only=mean does not exist; did you mean means or matching? choose from "),
     ],
 )
