@@ -15,7 +15,7 @@ from ltx.experiment.execute import execute
 LEVELS = (
     "config method role draw level seed density weights_remaining early_stop_step early_stop_val_loss "
     "early_stop_test_accuracy final_test_accuracy final_train_accuracy steps seconds diverged "
-    "early_stop_test_balanced_accuracy final_test_balanced_accuracy"
+    "early_stop_test_balanced_accuracy final_test_balanced_accuracy engine"
 ).split()
 CURVES = (
     "role draw level seed step train_loss val_loss val_accuracy test_accuracy "

@@ -32,7 +32,7 @@ CHUNK = 200
 class Finetune(Knobs):
     """How a pruned network is trained on; the rest is as in `recipe`."""
 
-    group = "method.finetune."
+    prefix = "method.finetune."
 
     steps: str = knob("1ep", None, "length of fine-tuning after each round")
     lr: float | None = knob(None, above(0), "constant learning rate; else the recipe's last")
