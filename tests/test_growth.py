@@ -81,7 +81,9 @@ def test_asking_for_less_keeps_the_rest(what, tmp_path, rounds, ltx):
     assert "was complete already; nothing was trained" in said.err
     assert "has more than was asked for, which is kept: " in said.err
     pd.testing.assert_frame_equal(pd.read_csv(folder / "levels.csv"), rows)
-    assert all(file.read_bytes() == content for file, content in before.items())
+    assert {file.name for file, content in before.items() if file.read_bytes() != content} <= {
+        "manifest.json"
+    }
 
 
 def test_fewer_levels_than_an_interrupted_run_was_begun_with_end_it_there(tmp_path, rounds):
