@@ -405,14 +405,14 @@ NAMES = {
     "cifar10_resnet20_quick": "a1511f8a6084",
     "cifar10_resnet20_rewind": "74d4f6610dd2",
     "cifar10_resnet20_warmup": "14786ced8016",
-    "cifar10_resnet56_filters": "cb2a1256c0e3",
+    "cifar10_resnet56_filters": "774e045e73fb",
     "cifar10_vgg16_at_init": "42660c3c501b",
     "cifar10_vgg16_early_bird": "f9af9cc1e016",
     "cifar10_vgg16_early_bird_quick": "d8c8a16dd624",
     "cifar10_vgg19": "348086b5fa6d",
     "digits_at_init": "76520e8a1609",
     "digits_early_bird": "81bae89d6b54",
-    "digits_filters": "fd7bf1951fb8",
+    "digits_filters": "9df533725033",
     "digits_gmp": "1cb240d07aba",
     "digits_lenet": "053a115ee2d6",
     "digits_set": "e0267bff2e93",
@@ -543,10 +543,9 @@ def test_the_shell_offers_experiments_groups_and_keys():
 
 
 def test_bash_hands_an_override_over_in_three_words():
-    assert completions(["config", "="], "m") == ["mnist_lenet", "mnist_lenet_quick"]
-    assert completions(
-        ["config", "=", "mnist_lenet", "recipe.batch_si"[:0] or "seed=1"], "recipe.batch_s"
-    ) == ["recipe.batch_size="]
+    assert completions(["config", "="], "mnist_lenet_q") == ["mnist_lenet_quick"]
+    words = ["config", "=", "mnist_lenet", "seed=1"]
+    assert completions(words, "recipe.batch_s") == ["recipe.batch_size="]
 
 
 def test_tiny_is_what_the_other_tests_take_it_for():
