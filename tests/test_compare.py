@@ -138,7 +138,7 @@ def test_configs_can_be_the_lines_of_one_panel(tmp_path):
     assert [page.name for page in found.pages] == ["comparison"]
     assert lines(found) == ["a ticket", "a reinit", "b ticket", "b reinit"]
     pairs = found.pages[0].differences
-    assert pairs.against.unique().tolist() == ["a reinit", "a ticket", "b reinit"]
+    assert pairs.against.unique().tolist() == ["a reinit", "dense", "a ticket", "b reinit"]
 
 
 def test_seeds_can_be_the_lines(tmp_path):
@@ -300,7 +300,7 @@ def test_differences_are_paired_by_seed(tmp_path):
     )
     assert set(rows.index.droplevel("level")) == {
         *(("imp ticket", "imp reinit"), ("oneshot ticket", "imp ticket")),
-        ("oneshot ticket", "oneshot reinit"),
+        *(("oneshot ticket", "oneshot reinit"), ("imp ticket", "dense"), ("oneshot ticket", "dense")),
     }
 
 
@@ -308,8 +308,9 @@ def test_one_shared_seed_has_a_difference_but_no_interval(tmp_path):
     build(tmp_path / "a", seeds=(0, 1), roles=("ticket",))
     build(tmp_path / "b", method="oneshot", seeds=(1, 2), base=0.9, roles=("ticket",))
     page = compare([tmp_path]).pages[0]
-    assert page.differences.n.tolist() == [1, 1, 1]
-    assert page.differences.early_stop_test_accuracy_low.isna().all()
+    shared = page.differences[page.differences.against != "dense"]
+    assert shared.n.tolist() == [1, 1, 1]
+    assert shared.early_stop_test_accuracy_low.isna().all()
     assert gaps(page.differences)[0].columns["oneshot ticket − imp ticket, n = 1"] == ["-5.00"] * 3
 
 
@@ -335,7 +336,8 @@ def test_what_diverged_is_not_compared(tmp_path):
     levels = pd.read_csv(folder / "levels.csv")
     levels.loc[(levels.role == "reinit") & (levels.seed == 0) & (levels.level == 1), "diverged"] = 1
     levels.to_csv(folder / "levels.csv", index=False)
-    assert compare([folder]).differences().n.tolist() == [2, 3]
+    rows = compare([folder]).differences()
+    assert rows[rows.against == "reinit"].n.tolist() == [2, 3]
 
 
 def test_the_smallest_matching_network_of_every_line_is_a_table(tmp_path):
@@ -366,7 +368,10 @@ def test_the_terminal_shows_the_tables(ltx, tmp_path, monkeypatch):
     assert re.search(r"25\.0 +250 +96\.00 \(95\.00\.\.97\.00\) +94\.00 \(93\.00\.\.95\.00\) +91\.00", out)
     assert "≥ the dense mean minus 1 points." in out
     assert re.search(r"oneshot ticket +3 +91\.00 +25\.0 +250 +2 +91\.00 \(90\.00\.\.92\.00\) +25\.0", out)
-    assert re.search(r"50\.0 +500 +\+2\.00 \(-0\.48\.\.\+4\.48\) +-5\.00 \(-5\.00\.\.-5\.00\)", out)
+    assert re.search(
+        r"50\.0 +500 +\+2\.00 \(-0\.48\.\.\+4\.48\) +0\.00 \(0\.00\.\.0\.00\) +-5\.00 \(-5\.00\.\.-5\.00\)",
+        out,
+    )
     assert "Paired differences: the first line minus the second" in out
 
 
@@ -567,3 +572,21 @@ def test_runs_that_are_not_complete_are_told_and_counted_when_many(tmp_path):
         build(tmp_path / str(place), seeds=(place % 3,), status="running" if place else "interrupted")
     (note,) = [n for n in compare([tmp_path]).pages[0].notes if "complete" in n]
     assert note == "5 of 5 runs are not complete: 1 interrupted, 4 running."
+
+
+def test_tickets_are_set_beside_the_dense_network_of_their_own_seed(ltx, tmp_path):
+    build(tmp_path / "a")
+    levels = pd.read_csv(tmp_path / "a" / "levels.csv")
+    pruned = (levels.role == "ticket") & (levels.level > 0)
+    levels.loc[pruned, "early_stop_test_accuracy"] += levels.seed.map({0: 0.01, 1: 0.02, 2: 0.03})[pruned]
+    levels.to_csv(tmp_path / "a" / "levels.csv", index=False)
+    rows = compare([tmp_path]).differences().set_index(["against", "level"]).loc["dense"]
+    measure = "early_stop_test_accuracy"
+    # 0.01, 0.02, 0.03: mean 0.02, s = 0.01, t(2, 97.5 %) = 4.302653, half = 4.302653 * 0.01 / sqrt(3)
+    assert rows.index.tolist() == [1, 2]
+    assert rows.n.tolist() == [3, 3]
+    for level in (1, 2):
+        assert rows.loc[
+            level, [f"{measure}_{end}" for end in ("mean", "low", "high")]
+        ].tolist() == pytest.approx([0.02, 0.02 - 0.02484138, 0.02 + 0.02484138])
+    assert "ticket − dense, n = 3" in ltx("table", tmp_path, "--format", "markdown").out

@@ -15,6 +15,7 @@ Row = Mapping[Any, Any]  # of a summary, by column
 MEASURES = ["early_stop_test_accuracy", "final_test_accuracy", "final_train_accuracy", "early_stop_step"]
 SPREAD = ["mean", "min", "max", "std"]  # std is the sample's (n - 1): missing where n = 1
 COMPARED = ["early_stop_test_accuracy", "final_test_accuracy", "early_stop_step"]
+DENSE = "dense"  # what stands for the dense network where it is subtracted
 LEVEL = 0.95  # of confidence
 SAME = 0.005  # densities that differ by less than this fraction of themselves count as equal
 
@@ -141,12 +142,13 @@ def differences(
 
     Over the seeds that both have at the same level and density (`SAME`), draws of a control averaged within
     their seed: the mean difference, its 95 % t-interval and `n` seeds. Every panel's first tickets are
-    subtracted from its other tickets, and controls from their own tickets; with `against`, the line of that
-    name from every other line of its panel.
+    subtracted from its other tickets, and controls from their own tickets, and from pruned tickets the dense
+    networks that they come from; with `against`, the line of that name from every other line of its panel.
     """
     lines = summary.drop_duplicates(["experiment", "role"])[list(Line._fields)]
     chosen = pairs([Line(*map(str, row)) for row in lines.to_numpy()], against)
     tables = dict(list(per_seed(experiments).groupby(["experiment", "role"])))
+    tables |= {(name, DENSE): beside(rows) for (name, role), rows in tables.items() if role == "ticket"}
     found = []
     for one, other in chosen:
         if one[:2] not in tables or other[:2] not in tables:  # all of it diverged
@@ -162,6 +164,12 @@ def differences(
     groups = pd.concat(found).groupby(["experiment", "panel", "line", "against", "level"], sort=False)
     table = groups[["density", "weights_remaining"]].mean().assign(n=groups.seed.nunique())
     return table.join(intervals(groups[COMPARED])).reset_index()
+
+
+def beside(tickets: pd.DataFrame) -> pd.DataFrame:
+    """The dense networks as if they were trained anew beside every pruned level: the same for each seed."""
+    dense = tickets[tickets.level == 0][["seed", *COMPARED]]
+    return tickets[tickets.level > 0].drop(columns=COMPARED).merge(dense, on="seed")
 
 
 class Line(NamedTuple):
@@ -187,7 +195,7 @@ def pairs(lines: Sequence[Line], against: str | None) -> list[tuple[Line, Line]]
         if first.setdefault(ticket.panel, ticket) is not ticket:
             found.append((ticket, first[ticket.panel]))
         of_it = [line for line in lines if line.experiment == ticket.experiment and line is not ticket]
-        found += [(ticket, control) for control in of_it]
+        found += [(ticket, other) for other in (*of_it, ticket._replace(role=DENSE, line=DENSE))]
     return found
 
 
