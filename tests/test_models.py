@@ -10,16 +10,31 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ltx.errors import UserError
-from ltx.models import MODELS, layer_kinds
+from ltx.models import MODELS, Model, layer_kinds
 
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 OURS = sorted(MODELS.keys() - {"torchvision", "custom"})
-LEAST = {"lenet": 1, "lenet5": 16, "conv2": 2, "conv4": 4, "conv6": 8, "vgg8": 4, "vgg": 16, "resnet": 1}
+LEAST = {
+    "lenet": 1,
+    "lenet5": 16,
+    "conv2": 2,
+    "conv4": 4,
+    "conv6": 8,
+    "vgg8": 4,
+    "vgg": 16,
+    "resnet": 1,
+    "skip_mlp": 1,
+}
 
 
 def least(name: str) -> int:
     """The smallest side of an image that the model takes."""
     return LEAST.get(name) or LEAST[name.rstrip("0123456789")]
+
+
+def narrow(name: str) -> Model:
+    """The model at an eighth of its width, where it has one."""
+    return MODELS[name](width=0.125) if "width" in vars(MODELS[name]()) else MODELS[name]()
 
 
 def kinds_of(network: nn.Module) -> dict[str, str]:
@@ -71,7 +86,7 @@ def test_a_resnets_depth_counts_its_layers_without_shortcuts(depth):
 @pytest.mark.parametrize("shape", [DIGITS, MNIST, CIFAR, (2, 17, 33)])
 @pytest.mark.parametrize("name", OURS)
 def test_any_network_runs_on_any_image_that_is_large_enough(name, shape):
-    model = MODELS[name]() if name == "lenet" else MODELS[name](width=0.125)
+    model = narrow(name)
     if min(shape[1:]) < least(name):
         channels, height, width = shape
         with pytest.raises(
@@ -87,7 +102,7 @@ def test_any_network_runs_on_any_image_that_is_large_enough(name, shape):
 @pytest.mark.parametrize("name", [name for name in OURS if least(name) > 1])
 def test_the_least_size_is_the_least_that_works(name):
     side = least(name)
-    network = MODELS[name](width=0.125).build((1, side, side), 3).eval()
+    network = narrow(name).build((1, side, side), 3).eval()
     assert network(torch.rand(2, 1, side, side)).shape == (2, 3)
     with pytest.raises(UserError, match=f"at least {side}x{side}"):
         MODELS[name]().build((1, side, side - 1), 3)
@@ -119,7 +134,7 @@ def test_dropout_acts_in_training_only_and_is_absent_at_zero():
 def test_a_seed_decides_the_network(name):
     def draw(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        network = (MODELS[name]() if name == "lenet" else MODELS[name](width=0.125)).build(CIFAR, 10)
+        network = narrow(name).build(CIFAR, 10)
         return nn.utils.parameters_to_vector(network.parameters())
 
     assert torch.equal(draw(0), draw(0))
@@ -203,7 +218,7 @@ def test_every_model_is_a_config_that_hydra_can_type_and_instantiate(name):
     path = {"path": "a:b"} if name == "custom" else {}
     model = OmegaConf.to_object(OmegaConf.merge(config, path))
     assert type(model) is MODELS[name]
-    assert type(model).__name__.lower() == name
+    assert type(model).__name__.lower() == name.replace("_", "")
     assert MODELS[name].summary
 
 

@@ -10,12 +10,12 @@ import torch
 from conftest import TINY
 from filelock import FileLock, Timeout
 from helpers import assert_same, header_of, interrupt_at
-from ltx.experiment.sealed import checksum
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ltx.experiment.store
 from ltx.config.compose import compose
+from ltx.core.sealed import checksum
 from ltx.errors import Busy, Interrupted
 from ltx.experiment.execute import execute
 

@@ -102,7 +102,10 @@ def planned(overrides: Sequence[str], extra_dir: str | None, seeds_per_job: int 
     jobs: dict[Path, Job] = {}
     for words, composed in combined:
         for part, seeds in parts(composed, seeds_per_job):
-            own = [word for word in words if not (seeds and word.startswith(("seed=", "replicates=")))]
+            not_theirs = ("seed=", "replicates=") if seeds else ()
+            own = [
+                word for word in words if not word.lstrip("+~").startswith(("hydra.", "hydra/", *not_theirs))
+            ]
             folder = part.folder(read[source(composed)].fingerprint)
             jobs.setdefault(folder, Job([*own, *seeds], folder))
     names = "+".join(sorted({composed.name.replace("/", "-") for _, composed in combined})[:3])
