@@ -167,7 +167,7 @@ def read_json(path: Path, form: Any = dict, root: Path | None = None) -> dict[st
     Raises Damaged.
     """
     try:
-        value = json.loads(read_text(path, 16 * MEGABYTE, root), parse_constant=_no_constant)
+        value: dict[str, Any] = json.loads(read_text(path, 16 * MEGABYTE, root), parse_constant=_no_constant)
         fit(value, form)
     except FileNotFoundError:
         return {}
@@ -238,7 +238,7 @@ def read_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
     try:
         text = read_text(path, MEGABYTE, root)
         bounded_yaml(text)
-        value = yaml.load(text, YAML)
+        value: dict[str, Any] = yaml.load(text, YAML)
         fit(value, dict)
     except FileNotFoundError:
         return {}

@@ -130,7 +130,7 @@ def work(shared: bytes, overrides: list[str], number: int, place: Place, sender:
 def packed(done: JobReturn) -> bytes:
     """What a job returns, as bytes; an exception that the other side cannot make again as its type and text."""
     try:
-        content = cloudpickle.dumps(done)
+        content: bytes = cloudpickle.dumps(done)
         cloudpickle.loads(content)
     except Exception:
         done._return_value = Died(told(done._return_value))

@@ -111,6 +111,7 @@ def outcome(job: Any, overrides: Sequence[str]) -> JobReturn:
         why = f"Slurm job {job.job_id} ended without a result (killed, cancelled, out of memory or its node lost)"
         return dead(overrides, Died(why, str(job.paths.stderr)))
     if kind == "success":
-        return result
+        done: JobReturn = result
+        return done
     last = str(result).strip().splitlines()[-1]
     return dead(overrides, Died(f"Slurm job {job.job_id}: {last}", str(job.paths.stderr)))

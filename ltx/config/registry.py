@@ -87,7 +87,7 @@ def offer(group: str, name: str, kind: object) -> None:
 
 def schema(kind: object) -> DictConfig:
     """A frozen dataclass as a schema that Hydra may fill in, and that still refuses unknown keys."""
-    node = OmegaConf.structured(kind)
+    node: DictConfig = OmegaConf.structured(kind)
 
     def writable(part: DictConfig) -> None:
         OmegaConf.set_readonly(part, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -37,7 +37,7 @@ def stored(tree: dict[str, Any], place: str, *, trust: bool, **changes: Any) -> 
         run: Any = OmegaConf.to_object(OmegaConf.merge(schema(Run), config, changes))
     except (OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{place} does not describe a run of this ltx: {first_line(error)}") from error
-    return run
+    return cast(Run, run)
 
 
 def kind_of(group: str, name: str) -> Any:

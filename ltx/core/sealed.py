@@ -74,7 +74,8 @@ def read(path: Path, root: Path | None = None) -> Sealed:
 
 def read_header(path: Path, root: Path | None = None) -> Header:
     """What a file says of itself, unverified; raises FileNotFoundError, Damaged, or Outdated."""
-    return json.loads(_header(path, read_start(path, HEADER, root))[0])
+    header: Header = json.loads(_header(path, read_start(path, HEADER, root))[0])
+    return header
 
 
 def _header(path: Path, content: bytes) -> tuple[str, str]:

@@ -231,4 +231,5 @@ def scaled(values: np.ndarray, rows: np.ndarray, scale: str) -> np.ndarray:
     low, spread = (
         (train.mean(0), train.std(0)) if scale == "standard" else (train.min(0), np.ptp(train, axis=0))
     )
-    return (values - low) / np.where(spread > 0, spread, 1)
+    moved: np.ndarray = (values - low) / np.where(spread > 0, spread, 1)
+    return moved

@@ -6,6 +6,7 @@ Evaluation and the scoring of an untrained network (a handful of batches) are le
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Ledger:
     def __init__(self, task: Task) -> None:
         self.task, self.spent, self.whole = task, dict[Key, Cost](), 0
 
-    def rows(self, round: Round, trained: Trained) -> list[tuple]:
+    def rows(self, round: Round, trained: Trained) -> list[tuple[Any, ...]]:
         """The `COLUMNS` of a round, a row per replicate; rounds come in the order they were asked for."""
         own = self._own(round, trained)
         found = sum(self._found(round), start=own.up_to(trained.steps * 0))
@@ -97,7 +98,7 @@ def macs(network: nn.Module, shape: tuple[int, ...]) -> int:
     device = next(network.parameters()).device
     with seeded(0, "cost"), FlopCounterMode(display=False) as counter:
         network.train()(torch.zeros(2, *shape, device=device)).sum().backward()  # BatchNorm needs two
-    return counter.get_total_flops() // 4  # two examples, and two operations each
+    return int(counter.get_total_flops()) // 4  # two examples, and two operations each
 
 
 def short(value: float) -> float:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -185,7 +185,7 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
 
 
 @contextmanager
-def stopping() -> Iterator:
+def stopping() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM ask training to save and stop after the current step; a second Ctrl-C stops at once.
 
     Not below submitit, whose handlers requeue the job: Slurm would take one that stopped by itself for finished.

@@ -66,12 +66,12 @@ class Growth:
         ]
 
 
-def growing(knobs: Any) -> list[Field]:
+def growing(knobs: Any) -> list[Field[Any]]:
     """The knobs of which more may be asked later."""
     return [knob for knob in fields(knobs) if knob.metadata.get("grows")]
 
 
-def more(knob: Field, owner: Any, levels: Iterable[int], answered: Iterable[float]) -> Any:
+def more(knob: Field[Any], owner: Any, levels: Iterable[int], answered: Iterable[float]) -> Any:
     """A growing knob's value with what is there: the most levels, or all values of a list in their order."""
     value = getattr(owner, knob.name)
     if isinstance(value, int):

@@ -22,7 +22,7 @@ from ltx.files import write
 
 CONFIG = "config.yaml"
 
-MethodTables = Callable[[Task, Round, Trained], Mapping[str, tuple[list[str], list[tuple]]]]
+MethodTables = Callable[[Task, Round, Trained], Mapping[str, tuple[list[str], list[tuple[Any, ...]]]]]
 """What a method tells of a round besides its measures, as columns and rows by table."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,12 +12,12 @@ from ltx.core.ticket import Tree
 COLUMNS = ["overlap", "chance", "outputs", "dead_outputs", "inputs", "dead_inputs"]
 
 
-def described(mask: Tree, sound: Tensor) -> dict[str, list[tuple]]:
+def described(mask: Tree, sound: Tensor) -> dict[str, list[tuple[Any, ...]]]:
     """The `COLUMNS` of every layer, a row per replicate; only `sound` [R] ones are compared with."""
     return {name: rows(alive, sound.to(alive.device)) for name, alive in mask.items()}
 
 
-def rows(alive: Tensor, sound: Tensor) -> list[tuple]:
+def rows(alive: Tensor, sound: Tensor) -> list[tuple[Any, ...]]:
     """One layer's rows from its masks [R, outputs, inputs, ...]."""
     outputs, inputs = alive.shape[1:3]
     measured = (*overlap(alive, sound), dead_outputs(alive), dead_inputs(alive))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 from ltx.core.task import Task
-from ltx.core.ticket import Trained
+from ltx.core.ticket import Trained, Tree
 from ltx.pruning.compact import Compactor
 from ltx.pruning.size import Size, size
 
@@ -29,7 +30,7 @@ class Sizes:
     def dense(self) -> Size:
         return size(self.task.network().eval(), self.task.data.shape)
 
-    def rows(self, trained: Trained) -> list[tuple]:
+    def rows(self, trained: Trained) -> list[tuple[Any, ...]]:
         """The `COLUMNS` of what was trained, a row per replicate.
 
         Bytes: of the whole network, of the compact one, and of the compact one's mask and values.
@@ -39,7 +40,7 @@ class Sizes:
             for r in range(self.task.replicates)
         ]
 
-    def row(self, weights: dict) -> tuple:
+    def row(self, weights: Tree) -> tuple[Any, ...]:
         small = self.compactor.compact(weights)
         left, dense = size(small.network, self.task.data.shape), self.dense
         return (

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ FOUND = [
 ]
 SPENT = "steps seconds diverged".split()
 
-Rows = list[tuple]
+Rows = list[tuple[Any, ...]]
 
 
 def columns(goal: Goal) -> dict[str, list[str]]:
@@ -80,7 +81,7 @@ class Record:
             ],
         }
 
-    def _keys(self, round: Round) -> list[tuple]:
+    def _keys(self, round: Round) -> list[tuple[Any, ...]]:
         return [(round.role, round.draw, round.level, seed) for seed in self.task.seeds]
 
     def _keyed(self, round: Round, rows: Rows) -> Rows:
@@ -150,7 +151,7 @@ class Table:
     ours: bool = False  # whether the file on disk is what was written here
     sha: hashlib._Hash = field(default_factory=hashlib.sha256)
 
-    def add(self, rows: Iterable[tuple]) -> None:
+    def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Rows to be written with the next `flush`."""
         if content := text(rows):
             fresh = not self.pending and not self.ours
@@ -184,7 +185,7 @@ class Tables:
         self.folder = folder
         self.all = {name: Table(folder / f"{name}.csv", names) for name, names in columns.items()}
 
-    def add(self, rows: Mapping[str, Iterable[tuple]]) -> None:
+    def add(self, rows: Mapping[str, Iterable[tuple[Any, ...]]]) -> None:
         """Rows by table."""
         for name, new in rows.items():
             self.all[name].add(new)
@@ -205,7 +206,7 @@ def number(value: torch.Tensor) -> float:
     return float(str(value.numpy().astype("float32")))
 
 
-def text(rows: Iterable[tuple]) -> bytes:
+def text(rows: Iterable[tuple[Any, ...]]) -> bytes:
     """CSV without a header; a NaN is an empty cell."""
     lines = StringIO()
     writer = csv.writer(lines, lineterminator="\n")
@@ -213,6 +214,6 @@ def text(rows: Iterable[tuple]) -> bytes:
     return lines.getvalue().encode()
 
 
-def table(columns: Iterable[str], rows: Iterable[tuple]) -> bytes:
+def table(columns: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> bytes:
     """A whole csv file."""
     return text([tuple(columns), *rows])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ltx.core.goal import Goal
 from ltx.core.recipe import Plan
@@ -16,7 +16,7 @@ from ltx.knobs import Knobs
 from ltx.pruning.controls import LAYERWISE
 
 Search = Generator[Round, Trained, None]
-Rows = tuple[list[str], list[tuple]]
+Rows = tuple[list[str], list[tuple[Any, ...]]]
 """The columns of a table, and rows of it."""
 
 

@@ -171,7 +171,7 @@ class Filters(Method):
         def fits(count: int) -> bool:
             kept = {name: row[0] for name, row in masks.connected(scores, count).items()}
             small = shrunk(task.network(), task.data.shape, kept).network
-            return getattr(size(small, task.data.shape), measure) <= allowed
+            return bool(getattr(size(small, task.data.shape), measure) <= allowed)
 
         low, high = len(scores), sum(int((row > -torch.inf).sum()) for row in scores.values())
         if not fits(low):

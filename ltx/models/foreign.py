@@ -44,7 +44,7 @@ class TorchVision(Model):
         }
 
         def make() -> nn.Module:
-            network = models.get_model(
+            network: nn.Module = models.get_model(
                 self.arch, weights=None, num_classes=outputs, **options.get(self.arch, {})
             )
             first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))

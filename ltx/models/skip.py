@@ -24,7 +24,8 @@ class Skip(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs [B, ...], flattened, to outputs [B, K]."""
-        return self.skip(inputs.flatten(1)) + self.layers(inputs)
+        outputs: Tensor = self.skip(inputs.flatten(1)) + self.layers(inputs)
+        return outputs
 
 
 @dataclass(frozen=True)

@@ -288,4 +288,5 @@ def only(tree: Tree) -> Tree:
 def outputs(network: nn.Module, images: Tensor) -> Tensor:
     """What a network makes of images in evaluation."""
     with evaluating(network):
-        return network(images)
+        logits: Tensor = network(images)
+        return logits

@@ -128,7 +128,8 @@ def observed(network: nn.Module, groups: Groups, shape: Iterable[int]) -> Tree:
 def run(network: nn.Module, shape: Iterable[int], examples: int) -> Tensor:
     """The outputs for random inputs, always the same."""
     generator = torch.Generator().manual_seed(0)
-    return network(torch.randn(examples, *shape, generator=generator, dtype=torch.float64))
+    logits: Tensor = network(torch.randn(examples, *shape, generator=generator, dtype=torch.float64))
+    return logits
 
 
 def constants(seen: Tree, readers: Places) -> tuple[Tree, Tensor]:

@@ -6,6 +6,7 @@ A filter that several layers share, as in a residual stream, has the mean of its
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,8 @@ def observed(
     """Feature maps and the loss's gradient by them, [N, outputs, positions] each, by module."""
     seen: Tree = {}
 
-    def hook(name: str) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
-        def keep(module: nn.Module, _: tuple, output: Tensor) -> Tensor:
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+        def keep(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> Tensor:
             output.retain_grad()
             seen[name] = output
             return output.clone()  # a ReLU may work in place on what follows

@@ -62,4 +62,4 @@ def macs(network: nn.Module, shape: Iterable[int]) -> int:
     network = copy.deepcopy(network).cpu().float().eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, *shape))
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2

@@ -1,6 +1,7 @@
 """What became of the layers: their densities, how far seeds agree on weights, which units were cut off."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -81,7 +82,7 @@ def amount(value: float) -> str:
     return f"{value:.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
 
 
-CELLS = {
+CELLS: dict[str, Callable[[Any], str]] = {
     "weights remaining (%)": lambda row: percent(row.density),
     "kept by another seed too, of the weights that one seed keeps, and (by chance) (%)": lambda row: (
         NONE if pd.isna(row.overlap) else f"{percent(row.overlap)} ({percent(row.chance)})"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
@@ -64,7 +65,7 @@ def found(experiments: Sequence[Experiment], keys: Sequence[str]) -> list[str]:
 
 def lines(experiments: Sequence[Experiment], keys: Sequence[str]) -> int:
     """How many lines the fullest config would have."""
-    groups: dict[str | None, set] = {}
+    groups: dict[str | None, set[tuple[str | None, ...]]] = {}
     for e in experiments:
         groups.setdefault(e.settings.get("config"), set()).add(at(e, keys))
     return max(len(group) for group in groups.values())
@@ -122,7 +123,7 @@ def ordered(experiments: Sequence[Experiment], layout: Layout) -> list[Experimen
         for key in layout.keys:
             place.setdefault((key, e.settings.get(key)), len(place))
 
-    def rank(e: Experiment) -> list[tuple]:
+    def rank(e: Experiment) -> list[tuple[Any, ...]]:
         values = [(key, e.settings.get(key)) for key in layout.keys]
         return [(in_order(v)[0], place[key, v]) for key, v in values]
 

@@ -8,6 +8,7 @@ import pandas as pd
 from ltx.files import write as replace
 from ltx.report import costs, escape, layers, render, tables
 from ltx.report.comparison import Comparison, Page
+from ltx.report.tables import Section
 
 BOOKTABS = "% needs \\usepackage{booktabs}\n"
 PARTS = ("means", "matching", "differences")
@@ -71,9 +72,9 @@ def latex(comparison: Comparison, parts: Sequence[str] = PARTS) -> str:
     return BOOKTABS + "\n".join(found)
 
 
-def sections(page: Page, parts: Sequence[str], tolerance: float) -> list[render.Section]:
+def sections(page: Page, parts: Sequence[str], tolerance: float) -> list[Section]:
     """The parts of one page: tables, and what a reader must know beside them."""
-    found: list[render.Section] = []
+    found: list[Section] = []
     summary = page.summary
     if "means" in parts:
         found.append((tables.means(summary), tables.captions(summary, tolerance, page.notes)))

@@ -69,7 +69,7 @@ def per_seed(experiments: Sequence[Experiment]) -> pd.DataFrame:
     return rows[rows.diverged == 0].groupby([*KEY, "seed"], sort=False)[measures].mean().reset_index()
 
 
-def intervals(groups: "pd.api.typing.DataFrameGroupBy") -> pd.DataFrame:
+def intervals(groups: "pd.api.typing.DataFrameGroupBy[Any, Any]") -> pd.DataFrame:
     """Mean, sample deviation, and the ends of the 95 % t-interval of the mean; one value alone has no ends."""
     mean, std, n = groups.mean(), groups.std(), groups.count()
     half = std / np.sqrt(n) * stdtrit((n - 1).where(n > 1), (1 + LEVEL) / 2)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,7 +94,7 @@ def opened(folder: Path, fingerprint: str, *, trust: bool) -> tuple[Path, Task]:
 
 def measured(
     folder: Path, task: Task, plan: Plan, level: int, nested: bool, beside: tuple[Path, Task] | None
-) -> Iterator[tuple]:
+) -> Iterator[tuple[Any, ...]]:
     """The rows of every round of a level."""
     dense = group(folder, task, 0, "ticket")
     for place in sorted((folder / f"level_{level:02d}").glob("*/trained.safetensors")):

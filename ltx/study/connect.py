@@ -222,8 +222,8 @@ def named(level: int, k: int) -> str:
 def tabulate(out: Path, tag: str) -> None:
     """Write connect.csv and barriers.csv of every answer in the folder that is the run's."""
     found = [known for path in out.glob("level_*.safetensors") if (known := read(path, {"tag": tag}))]
-    lines: list[tuple] = []
-    barriers: list[tuple] = []
+    lines: list[tuple[Any, ...]] = []
+    barriers: list[tuple[Any, ...]] = []
     for file in sorted(found, key=lambda known: (known.header["level"], known.header["k"])):
         tree, header = file.tree, file.header
         train_error, test_error = tree["train_error"], tree["test_error"]

@@ -190,7 +190,7 @@ def pixels(task: Task, split: str) -> np.ndarray:
 def torch_model(network: nn.Module) -> Model:
     def model(pixels: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return network(torch.from_numpy(pixels)).numpy()
+            return np.asarray(network(torch.from_numpy(pixels)))
 
     return model
 

@@ -45,7 +45,8 @@ class Deployed(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [N, C, H, W], 0 to 255, to logits [N, K]."""
-        return self.network(pixels * self.scale + self.shift)
+        logits: Tensor = self.network(pixels * self.scale + self.shift)
+        return logits
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ def onnx(network: Deployed, shape: Shape) -> bytes:
             )
     except Exception as error:  # an operator that ONNX lacks
         raise refused("ONNX", error) from error
-    return program.model_proto.SerializeToString()  # type: ignore[union-attr]
+    content: bytes = program.model_proto.SerializeToString()  # type: ignore[union-attr]
+    return content
 
 
 def executorch(network: Deployed, shape: Shape) -> bytes:
@@ -178,7 +180,7 @@ def open_pt2(path: Path, threads: int) -> Model:
 
     def model(pixels: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return network(torch.from_numpy(pixels)).numpy()
+            return np.asarray(network(torch.from_numpy(pixels)))
 
     return limited(model, threads)
 
@@ -218,7 +220,7 @@ def open_executorch(path: Path, threads: int) -> Model:
         method = Runtime.get().load_program(path).load_method("forward")
 
     def model(pixels: np.ndarray) -> np.ndarray:
-        return method.execute([torch.from_numpy(pixels)])[0].numpy()
+        return np.asarray(method.execute([torch.from_numpy(pixels)])[0])
 
     def within(pixels: np.ndarray) -> np.ndarray:
         if threads and portable_lib._threadpool_get_thread_count() != threads:

@@ -153,7 +153,8 @@ def skeleton(run: Run) -> nn.Module:
     """The run's network, its values of no account; where only the data know their shape, they are loaded."""
     known = run.dataset if run.dataset.shape and run.dataset.outputs else run.dataset.load()
     with seeded(0):
-        return run.model.build(known.shape, known.outputs)
+        network: nn.Module = run.model.build(known.shape, known.outputs)
+        return network
 
 
 def load_task(run: Run, manifest: dict[str, Any]) -> Task:

@@ -71,7 +71,8 @@ class Separate(Dense):
     def _outputs(self, r: int, inputs: Tensor) -> Tensor:
         half = torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.half)
         with seeded(self.seeds[r], "evaluation"), evaluating(self.networks[r]), half:
-            return self.networks[r](inputs).float()
+            logits: Tensor = self.networks[r](inputs)
+            return logits.float()
 
     def laid_out(self, inputs: Tensor) -> Tensor:
         """Images in the layout that suits the network; other inputs as they are."""

@@ -84,7 +84,8 @@ class Lanes:
 
     def blocked(self, examples: Tensor) -> Tensor:
         """Images [16 blocks, channels, height, width] seen as [blocks, channels, height, width, 16]."""
-        return examples.unflatten(0, (self.blocks, BLOCK)).permute(0, 2, 3, 4, 1)
+        seen: Tensor = examples.unflatten(0, (self.blocks, BLOCK)).permute(0, 2, 3, 4, 1)
+        return seen
 
 
 class Port:

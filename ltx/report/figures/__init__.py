@@ -7,7 +7,7 @@ from typing import Any
 
 # A backend is for windows, of which there is none here; a name that matplotlib does not know would end its import.
 _theirs = os.environ.pop("MPLBACKEND", None)
-import matplotlib  # noqa: E402
+import matplotlib as matplotlib  # noqa: E402
 
 if _theirs is not None:
     os.environ["MPLBACKEND"] = _theirs

@@ -1,6 +1,7 @@
 """Tickets of whole channels: when their masks stood still, what they keep, and how the scales lay."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ def mask_distance(experiments: Sequence[Experiment], summary: pd.DataFrame) -> F
     return figure
 
 
-def pairs(rows: Sequence, columns: Sequence) -> list[tuple[tuple, tuple]]:
+def pairs(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
     """Every pair of a row and a column, each with its place."""
     return [(row, column) for row in enumerate(rows) for column in enumerate(columns)]
 

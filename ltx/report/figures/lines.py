@@ -164,4 +164,5 @@ def baseline_text(summary: pd.DataFrame, measure: str) -> str:
 
 
 def first_panel(summary: pd.DataFrame) -> pd.DataFrame:
-    return summary[summary.panel == summary.panel.iloc[0]]
+    first: pd.DataFrame = summary[summary.panel == summary.panel.iloc[0]]
+    return first

@@ -25,7 +25,7 @@ from matplotlib.ticker import (
 
 from ltx.errors import plain
 from ltx.files import write
-from ltx.report.figures import matplotlib
+from ltx.report.figures import matplotlib as matplotlib
 from ltx.report.tables import percent
 
 # Okabe and Ito: told apart with every common colour blindness, and in print by marker and dash as well.
