@@ -272,7 +272,8 @@ def verify(
 ) -> None:
     """Check again, from the files alone, all that runs promise; exit code 1 if anything is broken."""
     from ltx.console import Console
-    from ltx.study.verify import report, verify
+    from ltx.study.findings import report
+    from ltx.study.verify import verify
 
     findings = verify(paths, data=data)
     Console().pour(f"{report(findings, as_json=json)}\n")

@@ -15,6 +15,7 @@ MANIFEST: dict[str, Any] = {
     "weights": int,
     "seeds": [int],
     "fingerprint": str,
+    "normalisation": {str: [float]},
     "examples": COUNTS,
     "engine": str,
     "device": str,

@@ -1,6 +1,7 @@
 """The shape of the house: who may import whom, what no file may contain, and the frozen command line."""
 
 import ast
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +168,21 @@ def test_the_readme_draws_the_house_as_it_is():
     code = "import map, sys; page = open('README.md').read(); sys.exit(map.drawn(page) != page)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={"PYTHONPATH": "docs"}, check=False)
     assert done.returncode == 0, "draw it again: python docs/map.py"
+
+
+def functions(path):
+    """Every function of a file with the lines of its body, its documentation apart."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            said = ast.get_docstring(node) is not None and len(node.body) > 1
+            yield node, node.end_lineno - node.body[said].lineno + 1
+
+
+def test_files_and_functions_are_short():
+    sources = [*SOURCE.rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
+    assert {path.name for path in sources if len(path.read_text().splitlines()) > 300} == {"cli.py"}
+    found = [
+        (f"{path.name}: {node.name}", node, lines) for path in sources for node, lines in functions(path)
+    ]
+    assert [name for name, node, _ in found if node.end_lineno - node.lineno >= 60] == []
+    assert statistics.median(lines for _, _, lines in found) <= 8

@@ -46,16 +46,16 @@ def same(one, other):
 @pytest.mark.parametrize("name", LAYERWISE)
 class TestEveryControl:
     def test_differs_from_its_ticket_in_every_replicate(self, name, task, ticket):
-        rival = draw_of(name, task, ticket, 1, 0)
+        control = draw_of(name, task, ticket, 1, 0)
         for r in range(task.replicates):
-            moved = any(not torch.equal(rival.mask[n][r], ticket.mask[n][r]) for n in ticket.mask)
-            redrawn = any(not torch.equal(rival.weights[n][r], ticket.weights[n][r]) for n in ticket.mask)
+            moved = any(not torch.equal(control.mask[n][r], ticket.mask[n][r]) for n in ticket.mask)
+            redrawn = any(not torch.equal(control.weights[n][r], ticket.weights[n][r]) for n in ticket.mask)
             assert moved or redrawn
-        Checks().control(rival, ticket, "here")
+        Checks().control(control, ticket, "here")
 
     def test_keeps_the_layer_counts(self, name, task, ticket):
-        rival = draw_of(name, task, ticket, 1, 0)
-        assert {n: c.tolist() for n, c in rival.kept().items()} == {
+        control = draw_of(name, task, ticket, 1, 0)
+        assert {n: c.tolist() for n, c in control.kept().items()} == {
             n: c.tolist() for n, c in ticket.kept().items()
         }
 
@@ -72,8 +72,8 @@ class TestEveryControl:
 
     def test_does_not_know_the_replicates_beside_it(self, name, task, ticket):
         alone = compose_task(*NETWORK, "seed=1")[0]
-        rival, lonely = draw_of(name, task, ticket, 1, 0), draw_of(name, alone, ticket_of(alone), 1, 0)
-        for tree, other in ((rival.mask, lonely.mask), (rival.weights, lonely.weights)):
+        control, lonely = draw_of(name, task, ticket, 1, 0), draw_of(name, alone, ticket_of(alone), 1, 0)
+        for tree, other in ((control.mask, lonely.mask), (control.weights, lonely.weights)):
             assert all(torch.equal(tree[n][1], other[n][0]) for n in tree)
 
     def test_leaves_the_ticket_as_it_was(self, name, task, ticket):
@@ -83,30 +83,30 @@ class TestEveryControl:
 
 
 def test_reinit_keeps_the_mask_and_redraws_every_weight_matrix(task, ticket):
-    rival = draw_of("reinit", task, ticket, 1, 0)
-    assert same(rival.mask, ticket.mask)
-    assert all(not torch.equal(rival.weights[name], ticket.weights[name]) for name in ticket.mask)
+    control = draw_of("reinit", task, ticket, 1, 0)
+    assert same(control.mask, ticket.mask)
+    assert all(not torch.equal(control.weights[name], ticket.weights[name]) for name in ticket.mask)
 
 
 def test_shuffle_keeps_the_weights_and_moves_the_mask_of_every_layer(task, ticket):
-    rival = draw_of("shuffle", task, ticket, 1, 0)
-    assert same(rival.weights, ticket.weights)
-    assert all(not torch.equal(rival.mask[name], ticket.mask[name]) for name in ticket.mask)
+    control = draw_of("shuffle", task, ticket, 1, 0)
+    assert same(control.weights, ticket.weights)
+    assert all(not torch.equal(control.mask[name], ticket.mask[name]) for name in ticket.mask)
 
 
 def test_shuffle_moves_two_replicates_differently(task):
     one = torch.zeros(3, 1000, dtype=torch.bool)
     one[:, :500] = True
     dense = task.dense()
-    rival = draw_of("shuffle", task, dense.masked({"1.weight": one}), 1, 0)
-    assert not torch.equal(rival.mask["1.weight"][0], rival.mask["1.weight"][1])
+    control = draw_of("shuffle", task, dense.masked({"1.weight": one}), 1, 0)
+    assert not torch.equal(control.mask["1.weight"][0], control.mask["1.weight"][1])
 
 
 def test_random_redraws_weights_and_mask(task, ticket):
-    rival = draw_of("random", task, ticket, 1, 0)
+    control = draw_of("random", task, ticket, 1, 0)
     for name in ticket.mask:
-        assert not torch.equal(rival.mask[name], ticket.mask[name])
-        assert not torch.equal(rival.weights[name], ticket.weights[name])
+        assert not torch.equal(control.mask[name], ticket.mask[name])
+        assert not torch.equal(control.weights[name], ticket.weights[name])
 
 
 def test_invert_keeps_the_weights_that_the_ticket_would_lose_first(task, ticket):
@@ -114,9 +114,9 @@ def test_invert_keeps_the_weights_that_the_ticket_would_lose_first(task, ticket)
     dense = task.dense()
     scores = {name: -score for name, score in magnitude(dense.weights).items()}
     smallest = masks.by_layer(scores, dense.mask, quarter)
-    rival = CONTROLS["invert"](task, Round(1, ticket, plan=None, inverse=lambda: smallest), 0)
-    assert same(rival.weights, ticket.weights)
-    assert all(torch.equal(rival.mask[name], ~ticket.mask[name]) for name in ticket.mask)
+    control = CONTROLS["invert"](task, Round(1, ticket, plan=None, inverse=lambda: smallest), 0)
+    assert same(control.weights, ticket.weights)
+    assert all(torch.equal(control.mask[name], ~ticket.mask[name]) for name in ticket.mask)
 
 
 AT_INIT = ["config=digits_at_init", *NETWORK, "recipe.steps=4", "recipe.eval_every=4", "replicates=2"]

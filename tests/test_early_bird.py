@@ -18,7 +18,7 @@ from ltx.engine.train import train
 from ltx.errors import Interrupted, UserError
 from ltx.experiment.checkpoint import Checkpoint
 from ltx.experiment.execute import execute
-from ltx.experiment.store import ticket_identity
+from ltx.experiment.packing import ticket_identity
 from ltx.methods.channels import kept, mask, scales
 from ltx.methods.early_bird import EarlyBird, Watch, packed, stable, unpacked
 from ltx.models import MODELS
@@ -446,7 +446,7 @@ def read_any(folder, name):
     ("method", "levels", "searched"),
     [("slimming", 1, 4), ("channel_oneshot", 1, 4), ("channel_random", 1, 0), ("channel_snip", 1, 0)],
 )
-def test_the_rivals_run_in_the_same_protocol(method, levels, searched, tmp_path):
+def test_its_competitors_run_in_the_same_protocol(method, levels, searched, tmp_path):
     words = [*TINY, f"method={method}", "method.ratios=[0.5]", "recipe.steps=4ep", "replicates=1"]
     folder = execute(compose([*words, f"out={tmp_path}"]))
     costs = read_any(folder, "costs")
@@ -457,8 +457,8 @@ def test_the_rivals_run_in_the_same_protocol(method, levels, searched, tmp_path)
 def test_a_search_is_drawn_beside_a_method_that_searches_not(run, tmp_path):
     _, folder = run
     words = [*TINY, "method=channel_random", "recipe.steps=1ep", "replicates=1"]
-    rival = execute(compose([*words, f"out={tmp_path}"]))
-    files = {path.name for path in report.draw([folder, rival], out=tmp_path / "drawn")}
+    other = execute(compose([*words, f"out={tmp_path}"]))
+    files = {path.name for path in report.draw([folder, other], out=tmp_path / "drawn")}
     assert {"mask_distance.png", "gammas.png", "channels_per_layer.png"} <= files
 
 

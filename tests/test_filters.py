@@ -1,4 +1,4 @@
-"""Filter pruning: what a score is, how many filters go, and what the rounds and their rivals are."""
+"""Filter pruning: what a score is, how many filters go, and what the rounds and their controls are."""
 
 import pandas as pd
 import pytest
@@ -109,7 +109,7 @@ def test_targets_are_met_by_the_most_filters_that_fit(target):
     assert share(more) > 0.7
 
 
-def test_rounds_nest_count_exactly_and_have_rivals_from_scratch(ltx, tmp_path):
+def test_rounds_nest_count_exactly_and_have_controls_from_scratch(ltx, tmp_path):
     said = ltx(
         "run", *SMALL, "method.rounds=2", "method.per_round=5", "method.scratch=[e,b]", f"out={tmp_path}"
     )

@@ -162,9 +162,9 @@ def test_a_ticket_is_what_is_on_the_disk(results):
 
 def test_a_control_is_found_by_its_role_and_draw(results):
     ticket = results.ticket(level=1, seed=0)
-    rivals = [results.ticket(level=1, seed=0, role="reinit", draw=draw) for draw in (0, 1)]
-    assert all(torch.equal(rival.mask["1.weight"], ticket.mask["1.weight"]) for rival in rivals)
-    starts = [rival.start["1.weight"] for rival in (ticket, *rivals)]
+    controls = [results.ticket(level=1, seed=0, role="reinit", draw=draw) for draw in (0, 1)]
+    assert all(torch.equal(control.mask["1.weight"], ticket.mask["1.weight"]) for control in controls)
+    starts = [control.start["1.weight"] for control in (ticket, *controls)]
     assert not torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[1], starts[2])
 

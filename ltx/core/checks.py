@@ -68,12 +68,12 @@ class Checks:
         close = ((ours - theirs).abs() <= tolerance * (1 + largest)).flatten(1).all(1)
         self.hold("outputs are the network's own", (close | ~sound).all(), where)
 
-    def control(self, rival: Ticket, ticket: Ticket, where: str, *, layerwise: bool = True) -> None:
+    def control(self, control: Ticket, ticket: Ticket, where: str, *, layerwise: bool = True) -> None:
         """A control is another network with as many weights, in every layer or in all together."""
-        same_mask = all(torch.equal(rival.mask[name], alive) for name, alive in ticket.mask.items())
-        same_start = all(torch.equal(rival.weights[name], ticket.weights[name]) for name in ticket.mask)
+        same_mask = all(torch.equal(control.mask[name], alive) for name, alive in ticket.mask.items())
+        same_start = all(torch.equal(control.weights[name], ticket.weights[name]) for name in ticket.mask)
         self.hold("a control differs from its ticket", not (same_mask and same_start), where)
-        mine, theirs = (torch.stack(list(t.kept().values())) for t in (rival, ticket))
+        mine, theirs = (torch.stack(list(t.kept().values())) for t in (control, ticket))
         if layerwise:
             self.hold("a control keeps its ticket's layer counts", torch.equal(mine, theirs), where)
         else:

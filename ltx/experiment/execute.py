@@ -178,6 +178,7 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
         "seeds": list(task.seeds),
         "goal": {"name": named(task.goal), **task.goal.described()},
         "fingerprint": task.data.fingerprint,
+        "normalisation": task.data.prepare.described(),
         "examples": {name: len(split) for name, split in splits.items()},
         "engine": executor.name,
         "bits_depend_on_threads": executor.by_threads,

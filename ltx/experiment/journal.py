@@ -17,7 +17,8 @@ from ltx.core.ticket import Round, Trained, Tree
 from ltx.errors import Died, Interrupted, UserError
 from ltx.experiment import tables
 from ltx.experiment.machine import now
-from ltx.experiment.store import Store, ticket_identity
+from ltx.experiment.packing import ticket_identity
+from ltx.experiment.store import Store
 from ltx.files import write
 
 CONFIG = "config.yaml"

@@ -17,7 +17,7 @@ from ltx.engine.train import train
 from ltx.errors import NothingLeft
 from ltx.experiment.growth import Growth
 from ltx.experiment.journal import Journal, MethodTables
-from ltx.experiment.store import ticket_identity
+from ltx.experiment.packing import ticket_identity
 from ltx.methods.base import Search
 from ltx.pruning.controls import CONTROLS, LAYERWISE
 
@@ -41,9 +41,9 @@ def play(growth: Growth, task: Task, plan: Plan, journal: Journal) -> None:
             checks.nested(round.ticket.mask, parent.mask, f"level {round.level}")
         trained, parent = settle(task, round, journal, lost, method.tables), round.ticket
         lost = lost | trained.diverged
-        for rival in rivals(growth.whole, task, round, checks):
-            if growth.wants(rival) or journal.has(rival):
-                settle(task, rival, journal, lost)
+        for control in controls(growth.whole, task, round, checks):
+            if growth.wants(control) or journal.has(control):
+                settle(task, control, journal, lost)
 
 
 def settle(
@@ -68,7 +68,7 @@ def ask(search: Search, trained: Trained | None, journal: Journal) -> Round | No
         return None
 
 
-def rivals(run: Run, task: Task, round: Round, checks: Checks) -> Iterator[Round]:
+def controls(run: Run, task: Task, round: Round, checks: Checks) -> Iterator[Round]:
     """Every draw of every control of a pruned ticket, to be trained exactly like it."""
     if round.level == 0:
         return
@@ -79,7 +79,7 @@ def rivals(run: Run, task: Task, round: Round, checks: Checks) -> Iterator[Round
             if (mine := ticket_identity(ticket)) in drawn:
                 break  # nothing about this control is drawn: once more would only look like more evidence
             drawn.add(mine)
-            rival = replace(round, ticket=ticket, role=name, draw=draw, keep=())
-            where = f"level {round.level}, {rival.name}"
+            control = replace(round, ticket=ticket, role=name, draw=draw, keep=())
+            where = f"level {round.level}, {control.name}"
             checks.control(ticket, round.ticket, where, layerwise=name in LAYERWISE)
-            yield rival
+            yield control

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from ltx.core import sealed
 from ltx.core.task import Task
-from ltx.core.ticket import Curve, Round, Ticket, Trained, Tree, below, digest
+from ltx.core.ticket import Round, Trained, Tree, digest
 from ltx.errors import Busy, Damaged, UserError
 from ltx.experiment.checkpoint import CHECKPOINT_SECONDS, Checkpoint
-from ltx.files import below as parts
+from ltx.experiment.folders import ASIDE, Index, clear, remove
+from ltx.experiment.packing import bits, flatten, identity, layer_table, mask_digest, unflatten
 from ltx.files import left_over
-from ltx.pruning.masks import packed, unpacked
-
-ASIDE = ".aside"
-"""Where rounds wait that made room for another: a run that grows may ask for them at another level."""
 
 
 class Another(Exception):
@@ -56,7 +50,7 @@ class Store:
         self.commits: dict[str, None] = {}  # that trained the rounds
         self.trained_now = 0
         self._known: list[tuple[Tree, str]] = []  # digests of trees that are asked for again and again
-        self._index: dict[str, list[Path]] | None = None
+        self.index = Index(folder)
 
     # -- the folder -------------------------------------------------------------------------------------------
 
@@ -149,7 +143,7 @@ class Store:
         except Damaged as error:
             self.damaged.setdefault(self._name(place), str(error))
         except Another:
-            self._set_aside(place)
+            self.index.set_aside(place)
         else:
             remove(place / "progress")
             return trained
@@ -193,7 +187,7 @@ class Store:
 
     def _found_elsewhere(self, round: Round) -> Trained | None:
         """The same question's outcome from another level's place, moved to its own."""
-        for place in self._places().get(self.question(round), []):
+        for place in self.index.places(self.question(round)):
             try:
                 level = sealed.read_header(place / "trained.safetensors", self.folder)["level"]
                 trained = self._read(place, replace(round, level=level))
@@ -203,32 +197,6 @@ class Store:
             self.damaged.pop(self._name(self.place(round)), None)
             return trained
         return None
-
-    def _places(self) -> dict[str, list[Path]]:
-        """Where rounds lie, by their question, as they say themselves."""
-        if self._index is None:
-            self._index = {}
-            for file in [
-                *self.folder.glob("level_*/*/trained.safetensors"),
-                *self.folder.glob(f"{ASIDE}/*/trained.*"),
-            ]:
-                try:
-                    question = sealed.read_header(file, self.folder).get("question", "")
-                except (FileNotFoundError, Damaged, sealed.Outdated):
-                    continue
-                self._index.setdefault(str(question), []).append(file.parent)
-        return self._index
-
-    def _set_aside(self, place: Path) -> None:
-        """Make room for another round without losing the one that is there."""
-        question = str(sealed.read_header(place / "trained.safetensors", self.folder).get("question"))
-        aside = self.folder / ASIDE / question
-        clear(aside, self.folder)
-        remove(aside)
-        aside.parent.mkdir(exist_ok=True)
-        os.replace(place, aside)
-        if self._index is not None:
-            self._index.setdefault(question, []).insert(0, aside)
 
     # -- saving -----------------------------------------------------------------------------------------------
 
@@ -315,96 +283,3 @@ class Store:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
-
-
-def clear(path: Path, root: Path) -> None:
-    """Remove what stands in the way of a folder: links, and files where folders belong. Nothing is followed."""
-    for part in parts(path, root):
-        if part.is_symlink() or (part != path and part.exists() and not part.is_dir()):
-            part.unlink()
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder of ours, if it is there, with all that is in it; a link alone."""
-    if folder.is_symlink():
-        folder.unlink()
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def bits(mask: Tree) -> Tree:
-    """Masks [R, *shape] as bits, [R, bytes] uint8."""
-    return {f"mask/{name}": packed(alive.flatten(1).cpu()) for name, alive in mask.items()}
-
-
-def identity(weights: str, mask: Tree) -> str:
-    """What makes two tickets the same: every weight (by their digest) and every bit of the mask."""
-    return hashlib.sha256(f"{weights}{mask_digest(mask)}".encode()).hexdigest()
-
-
-def ticket_identity(ticket: Ticket) -> str:
-    """The same, of a whole ticket."""
-    return identity(digest(ticket.weights), ticket.mask)
-
-
-def mask_digest(mask: Tree) -> str:
-    """The digest of masks as they are stored."""
-    return digest(bits(mask))
-
-
-def layer_table(task: Task, ticket: Ticket) -> dict[str, Any]:
-    """Shape and kind of every layer's weights, and whether they may be pruned."""
-    layers = task.layers
-    return {
-        name: {
-            "shape": list(ticket.weights[name].shape[1:]),
-            "kind": layers.kinds[name],
-            "prunable": name in layers.prunable,
-        }
-        for name in layers.sizes
-    }
-
-
-def flatten(trained: Trained, mask: Tree) -> Tree:
-    """A Trained as one flat tree of tensors, without the weights `at` steps on the way.
-
-    Its mask is in it only if it is not the ticket's: if training has changed it.
-    """
-    own = (
-        {}
-        if all(torch.equal(alive, trained.mask[name]) for name, alive in mask.items())
-        else bits(trained.mask)
-    )
-    return {
-        **own,
-        **{f"optimizer/{key}": tensor for key, tensor in trained.optimizer.items()},
-        **{f"final/{name}": tensor for name, tensor in trained.final.items()},
-        **{f"curve/{key}": value for key, value in trained.curve.tree().items()},
-        **{f"memo/{name}": tensor for name, tensor in trained.memo.items()},
-        "train_measure": trained.train_measure,
-        "diverged": trained.diverged,
-        "steps": trained.steps,
-        "seconds": torch.tensor(trained.seconds, dtype=torch.float64),
-        "joules": trained.joules,
-    }
-
-
-def unflatten(tree: Tree, at: dict[int, Tree], mask: Tree, device: torch.device) -> Trained:
-    """The Trained that `flatten` took apart, weights on the device and measurements on the CPU."""
-    own = {
-        name: unpacked(part, mask[name][0].numel()).view_as(mask[name])
-        for name, part in below(tree, "mask/").items()
-    }
-    return Trained(
-        mask={name: alive.to(device) for name, alive in own.items()} or mask,
-        optimizer={key: tensor.to(device) for key, tensor in below(tree, "optimizer/").items()},
-        final={name: tensor.to(device) for name, tensor in below(tree, "final/").items()},
-        at=at,
-        curve=Curve.of(below(tree, "curve/")),
-        train_measure=tree["train_measure"],
-        diverged=tree["diverged"],
-        steps=tree["steps"],
-        seconds=float(tree["seconds"]),
-        joules=tree["joules"],
-        memo=below(tree, "memo/"),
-    )

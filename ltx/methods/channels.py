@@ -1,4 +1,4 @@
-"""What the methods share that prune whole channels, and Early-Bird's rivals, which choose them another way.
+"""What the methods share that prune whole channels, and the others that Early-Bird is compared with.
 
 A ticket without channels is a smaller network: it is trained as one, and its weights come back with zeros in
 place of what was cut, so that files, tables and controls know no difference.

@@ -117,7 +117,7 @@ class Filters(Method):
             found_by = None if self.iterative else {(0, "ticket"): first}
             trained = yield Round(level, ticket, tuned, channels=alive, found_by=found_by)
             parent = ticket.rewound(trained.final)
-            yield from self.rivals(task, ticket, alive, plan, level)
+            yield from self.controls_of(task, ticket, alive, plan, level)
 
     def groups(self, task: Task) -> Groups:
         """The filters that may go, once as many as there must be are there; raises UserError."""
@@ -216,7 +216,7 @@ class Filters(Method):
 
     # -- the smaller network from scratch
 
-    def rivals(self, task: Task, ticket: Ticket, alive: Tree, plan: Plan, level: int) -> Iterator[Round]:
+    def controls_of(self, task: Task, ticket: Ticket, alive: Tree, plan: Plan, level: int) -> Iterator[Round]:
         """Scratch-E and Scratch-B of Liu et al. 2019, section 4: the same network, newly initialised."""
         for name in self.scratch:
             longer = self.longer(task, alive) if name == "b" else 1.0

@@ -24,8 +24,8 @@ from ltx.engine.train import train
 from ltx.errors import Damaged, Interrupted, UserError, demand
 from ltx.experiment.checkpoint import Checkpoint
 from ltx.experiment.execute import stopping
+from ltx.experiment.packing import mask_digest, ticket_identity
 from ltx.experiment.progress import Progress as Show
-from ltx.experiment.store import mask_digest, ticket_identity
 from ltx.experiment.tables import number, table
 from ltx.files import write
 from ltx.manifest import enter

@@ -8,77 +8,29 @@ together, but for the accuracies that `--data` measures again.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ltx import manifest
 from ltx.config.identity import Composed
 from ltx.config.registry import GROUPS
 from ltx.config.run import Run
 from ltx.core import sealed
-from ltx.core.checks import Checks
-from ltx.core.task import Task
-from ltx.core.ticket import Round, Trained, Tree, below, digest
+from ltx.core.ticket import below, digest
 from ltx.data.download import Downloaded
-from ltx.engine.evaluate import evaluate, own_outputs
 from ltx.errors import Damaged, InvariantError, UserError
-from ltx.experiment import tables
 from ltx.experiment.growth import Growth, there
-from ltx.experiment.journal import MethodTables
 from ltx.experiment.loop import play
-from ltx.experiment.store import Another, Store
+from ltx.experiment.store import Another
 from ltx.files import read_bytes, read_json, read_yaml
 from ltx.report.runs import find_runs
 from ltx.schema import MANIFEST
+from ltx.study.findings import Findings, held
 from ltx.study.reopen import at_home, load_task, open_file, reopen, unpacked_mask
+from ltx.study.replay import Missing, Replay, Witness
 
 ASIDE = ("status.json", "log.txt", ".lock", "manifest.json")
 """Files of a run that its manifest does not name."""
-CLOSE = 2e-3
-"""How far an accuracy measured again may lie from the stored one: another machine adds in another order."""
-
-
-@dataclass
-class Findings:
-    """What was checked of a run, how often, what was broken, and what could not be checked."""
-
-    run: Path
-    held: Counter[str] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
-    unchecked: list[str] = field(default_factory=list)
-
-    def hold(self, promise: str, kept: bool, file: Path, found: str, right: str) -> None:
-        """Count a promise, or say in full what broke it."""
-        if kept:
-            self.held[promise] += 1
-        else:
-            self.broken.append(f"{promise}: {file}: {found}; {right}")
-
-    def lines(self) -> Iterator[str]:
-        """A line a promise, the first broken one in full, and what was not checked."""
-        yield f"{self.run}"
-        yield from (f"  {count:6d} × {promise}" for promise, count in self.held.items())
-        yield from (f"  not checked: {what}" for what in self.unchecked)
-        if self.broken:
-            more = f" (and {len(self.broken) - 1} more)" if len(self.broken) > 1 else ""
-            yield f"  BROKEN: {self.broken[0]}{more}"
-        else:
-            yield "  all promises hold"
-
-    def told(self) -> dict[str, Any]:
-        """The same for a program."""
-        return {
-            "run": str(self.run),
-            "held": dict(self.held),
-            "broken": self.broken,
-            "unchecked": self.unchecked,
-        }
 
 
 def verify(paths: list[Path], *, data: bool = False) -> list[Findings]:
@@ -183,26 +135,6 @@ def pruned_zero(folder: Path, place: Path) -> None:
             raise Damaged(place / "trained.safetensors", f"{layer} has pruned weights that are not zero")
 
 
-class held:
-    """Counts a promise when its block ends, and notes what broke it."""
-
-    def __init__(self, found: Findings, promise: str, path: Path) -> None:
-        self.found, self.promise, self.path = found, promise, path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> bool:
-        if error is None:
-            self.found.held[self.promise] += 1
-            return False
-        if isinstance(
-            error, UserError | KeyError | ValueError | FileNotFoundError | AttributeError | TypeError
-        ):
-            self.found.broken.append(f"{self.promise}: {error or self.path}")
-            return True
-        return False
-
-
 # -- the method, driven again ---------------------------------------------------------------------------------
 
 
@@ -274,88 +206,3 @@ def compare_tables(found: Findings, folder: Path, said: dict[str, Any], replay: 
             f"line {n} is {old.decode(errors='replace')}" if n else "it has more or fewer lines",
             f"it should be {new.decode()}" if n else "than its rounds make",
         )
-
-
-class Missing(Exception):
-    """A round that the method asks for is not there."""
-
-    def __init__(self, place: Path) -> None:
-        super().__init__(f"{place} is missing")
-        self.place = place
-
-
-class Witness(Store):
-    """A run's rounds, read and never written."""
-
-    def load(self, round: Round) -> Trained | None:
-        """The round in its place; None if it is not there. Raises Damaged or Another."""
-        place = self.place(round)
-        return self._read(place, round) if (place / "trained.safetensors").exists() else None
-
-    def keep(self, weights: Tree) -> str:
-        """The weights' digest, if they are kept as they are; raises FileNotFoundError or Damaged."""
-        sha = self.digest(weights)
-        self.kept(sha)
-        return sha
-
-
-class Replay:
-    """A journal that reads: what is missing ends it, and nothing is trained or written."""
-
-    def __init__(self, store: Witness, said: dict[str, Any], measured: Findings | None) -> None:
-        self.store, self.task, self.measured = store, store.task, measured
-        self.checks, self.ended = Checks(), ""
-        self.tables = tables.Tables(store.folder, tables.columns(self.task.goal))
-        self.record = tables.Record(self.task, said["config"], said["method"])
-
-    def has(self, round: Round) -> bool:
-        """Whether the round is there."""
-        return self.store.load(round) is not None
-
-    def settle(
-        self, round: Round, train: object, lost: torch.Tensor, told: MethodTables | None = None
-    ) -> Trained:
-        """The round's outcome and its rows; raises Missing."""
-        if (trained := self.store.load(round)) is None:
-            raise Missing(self.store.place(round))
-        self.tables.add(self.record.rows(round, replace(trained, diverged=trained.diverged | lost)))
-        if told:
-            self.tables.note(told(self.task, round, trained))
-        if self.measured:
-            measure_again(self.measured, self.task, round, trained, self.store.place(round))
-        return trained
-
-
-@dataclass(frozen=True)
-class Saved:
-    """R networks of saved weights, each computed by PyTorch's own modules."""
-
-    task: Task
-    weights: Tree
-
-    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        return own_outputs(self.task, self.weights, inputs)
-
-
-def measure_again(found: Findings, task: Task, round: Round, trained: Trained, place: Path) -> None:
-    """The final test and validation measures, from the saved weights and the data."""
-    last, rows = trained.curve.last(), torch.arange(task.replicates)
-    for split in ("val", "test"):
-        measured = evaluate(task.goal, Saved(task, trained.final), task.data, getattr(task.data, split))
-        now, was = measured[task.goal.measure], getattr(trained.curve, f"{split}_measure")[rows, last]
-        apart = float((now - was)[~trained.diverged].abs().max()) if (~trained.diverged).any() else 0.0
-        exact = "to the bit" if apart == 0 else f"within {CLOSE:g}"
-        found.hold(
-            f"the {split} {task.goal.measure} at the end is that of the saved weights, {exact}",
-            apart <= CLOSE,
-            place / "trained.safetensors",
-            f"its curve ends at {was.tolist()}",
-            f"its weights make {now.tolist()}",
-        )
-
-
-def report(findings: list[Findings], *, as_json: bool) -> str:
-    """What was found, for people or for a program."""
-    if as_json:
-        return json.dumps([found.told() for found in findings], indent=1)
-    return "\n".join(line for found in findings for line in found.lines())
