@@ -29,7 +29,11 @@ def stream(seed: int, *purpose: object) -> torch.Generator:
 
 
 def order(seed: int, epoch: int, examples: int) -> Tensor:
-    """The order in which one replicate sees the training examples in one epoch, [examples] int64."""
+    """The order in which one replicate sees the training examples in one epoch, [examples] int64.
+
+    It depends on the seed alone: every round of a seed and every control sees the same one, and after rewinding to a
+    step the order goes on from there. Deviation: open_lth by default draws another at each level.
+    """
     return torch.randperm(examples, generator=stream(seed, "order", epoch))
 
 

@@ -34,7 +34,9 @@ class Prunable(Knobs):
     dense: bool = knob(True, None, "dense layers but the last")
     output: bool = knob(True, None, "the last dense layer")
     shortcut: bool = knob(
-        False, None, "1x1 convolutions of residual shortcuts (LTH Figure 2 leaves them alone)"
+        False,
+        None,
+        "1x1 convolutions of residual shortcuts (LTH Figure 2 leaves them alone; SynFlow, GraSP do not)",
     )
     skip: list[str] = knob([], None, "patterns of parameter names, as in layer1.* or *.conv1.weight")
 

@@ -135,7 +135,9 @@ class Round:
     hooks: Hooks = field(default_factory=Hooks)
     patience: int = 0  # evaluations without a new least validation loss that stop a replicate; 0 = never
     tolerance: float = 1.0  # a new least loss is below this fraction of the least so far
-    warm: Tree = field(default_factory=dict)  # an optimizer's state to begin with: `Trained.optimizer`
+    # An optimizer's state to begin with, `Trained.optimizer`; none: fresh in every round, as in open_lth. Deviation
+    # from Renda et al. 2020, whose code restores momentum with the weights.
+    warm: Tree = field(default_factory=dict)
     keep_optimizer: bool = False  # whether the method wants to see that state at the end
     starts: tuple[int, ...] = ()  # each replicate's own start, where they differ
     channels: Tree = field(default_factory=dict)  # [R, channels] bool by group: the others are really cut

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ltx.knobs import Knobs
 
-SPLIT_SEED = (
-    0  # every hold-out is drawn from its own generator with this seed, so splits never depend on a run
-)
+SPLIT_SEED = 0
+"""Every hold-out is drawn from its own generator with this seed, so splits never depend on a run: all seeds validate
+on the same examples, and intervals over seeds hold no variance of the split."""
 CHUNK = 2000  # examples that are looked at in one go, few enough that a layer's outputs stay in cache
 CHUNK_NUMBERS = (
     CHUNK * 3 * 32 * 32
@@ -88,7 +88,11 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Pixels(Prepare):
-    """Pixels uint8 [..., C, H, W] normalised by channel; mean and std, float32 [C], are of pixels in [0, 1]."""
+    """Pixels uint8 [..., C, H, W] normalised by channel; mean and std, float32 [C], are of pixels in [0, 1].
+
+    Deviation from pixels in [0, 1]: one that is 0 in every image is not 0 afterwards (MNIST's 67 are -0.42), so that
+    its weights train as biases do and survive pruning longer (12 % of them at 20 %, against 6 %).
+    """
 
     mean: Tensor
     std: Tensor
