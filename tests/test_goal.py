@@ -119,6 +119,16 @@ def test_a_goal_of_ones_own_is_learned_and_named(ltx, mine):
     assert goal == {"name": "Pinball", "measure": "pinball", "higher": False, "unit": "", "further": []}
 
 
+def test_a_changed_goal_is_another_run(ltx, mine):
+    for source in (MINE, MINE.replace("0.9", "0.8"), MINE):
+        (mine / "mine.py").write_text(source)
+        sys.modules.pop("mine", None)
+        said = ltx(*RUN, "goal.path=mine:Pinball", "recipe.steps=2", "recipe.eval_every=1")
+        assert said.code == 0, said.err
+    assert "complete already" in said.err  # as it was at first
+    assert len(list((mine / "results").glob("*/*/levels.csv"))) == 2
+
+
 @pytest.mark.usefixtures("mine")
 @pytest.mark.parametrize(
     ("path", "message"),
