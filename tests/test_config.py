@@ -72,7 +72,7 @@ MISTAKES = [
     ("method.densities=[0.5,1.5] method=snip", "method.densities=1.5", "between 0 and 1"),
     ("method.densities=[] method=snip", "method.densities=[]", "1 or more"),
     ("method.densities=[0.1,0.5] method=snip", "method.densities=[0.1, 0.5]", "they must fall"),
-    ("recipe.optimizer=adamm", "recipe.optimizer=adamm", "adam, sgd"),
+    ("recipe.optimizer=adamm", "recipe.optimizer=adamm", "adam, adamw, sgd"),
     ("recipe.precision=half", "recipe.precision=half", "float32, bfloat16"),
     ("recipe.augment.padding=mirror", "recipe.augment.padding=mirror", "zeros, reflect"),
     ("recipe.steps=abc", "recipe.steps=abc", "500, 160ep or 3ep20it"),

@@ -33,8 +33,9 @@ def plain_loop(task, plan, ticket, r):
     network = task.network()
     network.load_state_dict({name: tensor[r] for name, tensor in ticket.weights.items()})
     masks = [(p, ticket.mask[name][r]) for name, p in network.named_parameters() if name in ticket.mask]
-    if plan.optimizer == "adam":
-        optimizer = torch.optim.Adam(network.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
+    if plan.optimizer != "sgd":
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[plan.optimizer]
+        optimizer = kind(network.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
     else:
         optimizer = torch.optim.SGD(
             network.parameters(), plan.lr, plan.momentum, 0, plan.weight_decay, plan.nesterov
@@ -55,9 +56,12 @@ def plain_loop(task, plan, ticket, r):
             group["lr"] = plan.lr_at(step)
         optimizer.zero_grad()
         torch.manual_seed(derive(task.seeds[r], "dropout", step))
-        F.cross_entropy(network(images), data.train.targets[indices]).backward()
+        smoothing = task.goal.label_smoothing
+        F.cross_entropy(network(images), data.train.targets[indices], label_smoothing=smoothing).backward()
         for p, mask in masks:
             p.grad *= mask
+        if plan.clip_norm:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), plan.clip_norm)
         optimizer.step()
     return network.state_dict()
 
@@ -65,6 +69,14 @@ def plain_loop(task, plan, ticket, r):
 RECIPES = {
     "adam": ("recipe.optimizer=adam", "recipe.lr=1.2e-3"),
     "adam with decay": ("recipe.optimizer=adam", "recipe.lr=1.2e-3", "recipe.weight_decay=1e-2"),
+    "adamw, cosine": (
+        *("recipe.optimizer=adamw", "recipe.lr=1.2e-3", "recipe.weight_decay=1e-2"),
+        *("recipe.schedule=cosine", "recipe.warmup=2"),
+    ),
+    "clipped, smoothed": (
+        *("recipe.optimizer=sgd", "recipe.lr=0.1", "recipe.clip_norm=0.3", "recipe.schedule=linear"),
+        *("goal=classification", "goal.label_smoothing=0.1"),
+    ),
     "sgd": ("recipe.optimizer=sgd", "recipe.lr=0.1"),
     "sgd with everything": (
         *("recipe.optimizer=sgd", "recipe.lr=0.05", "recipe.momentum=0.9", "recipe.nesterov=true"),
@@ -151,7 +163,11 @@ def test_a_huge_learning_rate_is_marked_too():
 # -- pruned weights -------------------------------------------------------------------------------------------
 
 
-SLOTS = {"adam": 2, "adam with decay": 2, "sgd": 0, "sgd with everything": 1}  # of a weight's shape
+SLOTS = {  # of a weight's shape
+    **dict.fromkeys(["adam", "adam with decay", "adamw, cosine"], 2),
+    **dict.fromkeys(["sgd", "clipped, smoothed"], 0),
+    "sgd with everything": 1,
+}
 
 
 def leaks(training, ticket, steps=12):

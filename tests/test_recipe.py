@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ltx.core.recipe import Recipe, in_steps
 from ltx.errors import UserError
@@ -30,6 +31,26 @@ def test_the_rate_warms_up_from_zero_and_then_drops():
     recipe = Recipe(optimizer="sgd", lr=0.8, steps="10", warmup="4", drops=["6", "8"], drop_factor=0.5)
     rates = [recipe.plan(1000).lr_at(step) for step in range(10)]
     assert rates == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2])
+
+
+def test_a_schedule_ends_at_zero_and_is_torch_s_own():
+    linear = Recipe(lr=0.8, steps="10", warmup="2", schedule="linear").plan(1000)
+    assert [linear.lr_at(step) for step in range(10)] == pytest.approx(
+        [0, 0.4, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.8)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+    cosine = Recipe(lr=0.8, steps="10", schedule="cosine").plan(1000)
+    for step in range(10):
+        assert cosine.lr_at(step) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    assert {cosine.constant(0.3).lr_at(step) for step in range(10)} == {0.3}
+
+
+def test_drops_are_of_the_schedule_that_has_them():
+    with pytest.raises(UserError, match=r"recipe.drops=\['5'\] .*recipe.schedule=cosine has none"):
+        Recipe(schedule="cosine", drops=["5"])
 
 
 def plan(**changes):

@@ -71,6 +71,7 @@ RECIPES = {
     "adam": (),
     "adam with decay": ("recipe.weight_decay=1e-2",),
     "sgd": ("recipe.optimizer=sgd", "recipe.lr=0.1"),
+    "adamw": ("recipe.optimizer=adamw", "recipe.weight_decay=1e-2", "recipe.schedule=cosine"),
     "momentum": ("recipe.optimizer=sgd", "recipe.lr=0.05", "recipe.momentum=0.9", "recipe.weight_decay=1e-3"),
     "nesterov": ("recipe.optimizer=sgd", "recipe.lr=0.05", "recipe.momentum=0.9", "recipe.nesterov=true"),
     "warm-up and drops": ("recipe.warmup=20", "recipe.drops=[60,120]"),

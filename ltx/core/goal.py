@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltx.knobs import Knobs
+from ltx.knobs import Knobs, knob, within
 
 
 @dataclass(frozen=True)
@@ -101,20 +101,37 @@ class Classification(Goal):
     percent: ClassVar[bool] = True
     further: ClassVar[tuple[str, ...]] = ("balanced_accuracy",)
 
+    label_smoothing: float = knob(
+        0.0,
+        within(0, 1),
+        "training descends on targets that are this much uniform over the classes; measured is without it",
+    )
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         losses = F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none")
         return losses.view_as(targets)
 
     def mean(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets)
+        """Smoothed, as training has it (Szegedy et al. 2016, section 7)."""
+        return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
 
     def backward(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient is (probability - one-hot) / B."""
+        if self.label_smoothing:
+            return self._smoothed(outputs, targets)
         target = targets.unsqueeze(2)
         log_probability = torch.log_softmax(outputs, 2)
         loss = log_probability.gather(2, target).mean((1, 2)).neg_()
         minus = outputs.new_full((1,), -1.0).expand(target.shape)
         return loss, log_probability.exp_().scatter_add_(2, target, minus).div_(targets.shape[1])
+
+    def _smoothed(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        classes = outputs.shape[2]
+        aim = torch.full_like(outputs, self.label_smoothing / classes)
+        aim.scatter_add_(2, targets.unsqueeze(2), torch.full_like(aim[..., :1], 1 - self.label_smoothing))
+        log_probability = torch.log_softmax(outputs, 2)
+        loss = (aim * log_probability).sum(2).mean(1).neg_()
+        return loss, log_probability.exp_().sub_(aim).div_(targets.shape[1])
 
     def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The sum of losses, and for each class how many examples there were and how many were found."""

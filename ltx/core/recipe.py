@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, Rule, above, at_least, each, knob, one_of, within
@@ -26,6 +27,14 @@ class Steps(Rule):
     def check(self, key: str, value: str) -> None:
         in_steps(key, value, epoch=1)
 
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "drops": lambda gone: 1.0,  # but for the drops
+    "constant": lambda gone: 1.0,
+    "linear": lambda gone: 1 - gone,
+    "cosine": lambda gone: (1 + math.cos(math.pi * gone)) / 2,  # Loshchilov & Hutter 2017, eq. 5, no restart
+}
+"""What the learning rate is multiplied by when a fraction of the steps after warm-up is gone."""
 
 STEPS = Steps("write 500, 160ep or 3ep20it", bool)
 
@@ -56,16 +65,21 @@ class Recipe(Knobs):
 
     prefix = "recipe."
 
-    optimizer: str = knob("adam", one_of(["adam", "sgd"]), "adam | sgd")
+    optimizer: str = knob("adam", one_of(["adam", "adamw", "sgd"]), "adam | adamw | sgd")
     lr: float = knob(1.2e-3, above(0), "learning rate after warm-up")
     momentum: float = knob(0.0, within(0, 1), "sgd only")
     nesterov: bool = knob(False, None, "sgd with momentum only")
-    weight_decay: float = knob(0.0, at_least(0.0), "L2 coefficient, on every parameter")
+    weight_decay: float = knob(0.0, at_least(0.0), "L2 coefficient, on every parameter; adamw: decoupled")
     batch_size: int = knob(
         60, at_least(0), "examples a step, 0 = all of them; an epoch's last partial batch is dropped"
     )
     steps: str = knob("1000", STEPS, "length of training")
     warmup: str = knob("0", STEPS, "the learning rate grows linearly from 0 over this long")
+    schedule: str = knob(
+        "drops",
+        one_of(SCHEDULES),
+        "how the learning rate goes on after warm-up: drops | constant | linear or cosine, to 0 at the last step",
+    )
     drops: list[str] = knob([], each(STEPS), "when the learning rate is multiplied by drop_factor")
     drop_factor: float = knob(0.1, above(0), "what the learning rate is multiplied by at each of drops")
     eval_every: str = knob("100", STEPS, "least distance between evaluations")
@@ -78,6 +92,9 @@ class Recipe(Knobs):
         "float32",
         one_of(["float32", "bfloat16"]),
         "float32 | bfloat16 (autocast of forward and backward)",
+    )
+    clip_norm: float = knob(
+        0.0, at_least(0.0), "gradients of all parameters together are scaled down to this norm; 0 = never"
     )
     augment: Augment = knob(Augment, None, "random crop and flip")
 
@@ -94,6 +111,12 @@ class Recipe(Knobs):
             "recipe.nesterov",
             self.nesterov,
             "it needs recipe.momentum above 0",
+        )
+        demand(
+            self.schedule == "drops" or not self.drops,
+            "recipe.drops",
+            list(self.drops),
+            f"recipe.schedule={self.schedule} has none",
         )
 
     def plan(self, train_size: int) -> Plan:
@@ -134,17 +157,26 @@ class Plan:
     epoch: int  # steps of one epoch
     steps: int
     warmup: int
+    schedule: str
     drops: tuple[int, ...]
     drop_factor: float
     eval_every: int
     eval_spacing: float
     precision: str
+    clip_norm: float
     augment: Augment
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of the 0-based step: linear warm-up from 0 (as open_lth), then drops."""
+        """Learning rate of the 0-based step: linear warm-up from 0 (as open_lth), then the schedule."""
         rate = self.lr * self.drop_factor ** sum(step >= drop for drop in self.drops)
-        return rate * step / self.warmup if step < self.warmup else rate
+        if step < self.warmup:
+            return rate * step / self.warmup
+        gone = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return rate * SCHEDULES[self.schedule](gone)
+
+    def constant(self, rate: float) -> Plan:
+        """The same at one learning rate."""
+        return replace(self, lr=rate, schedule="constant", warmup=0, drops=())
 
     @property
     def most_evaluations(self) -> int:

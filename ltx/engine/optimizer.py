@@ -14,7 +14,18 @@ from torch import Tensor
 from ltx.core.recipe import Plan
 from ltx.core.ticket import Tree
 
+ADAPTIVE = {"adam": torch._fused_adam_, "adamw": torch._fused_adamw_}
+"""Optimizers that remember the gradients' moments, by the kernel that moves by them."""
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # PyTorch's defaults, which LTH does not state
+
+
+@torch.no_grad()
+def clip(gradients: Tree, norm: float) -> None:
+    """Scale each replicate's gradients [R, ...], in place, to at most this norm, as torch's clip_grad_norm_ does."""
+    rows = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()])
+    scale = (norm / (rows.norm(dim=0) + 1e-6)).clamp_(max=1)
+    for gradient in gradients.values():
+        gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
 
 
 class Optimizer:
@@ -46,10 +57,10 @@ class Optimizer:
         if first:
             self._begin()
         values, gradients, *slots = self.lists
-        if self.plan.optimizer == "adam":
+        if adaptive := ADAPTIVE.get(self.plan.optimizer):
             averages, squares, steps = slots
             torch._foreach_add_(steps, 1)
-            torch._fused_adam_(
+            adaptive(
                 values, gradients, averages, squares, [], steps,
                 amsgrad=False, lr=rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.plan.weight_decay,
                 eps=EPSILON, maximize=False, grad_scale=None, found_inf=None,
@@ -64,11 +75,11 @@ class Optimizer:
 
     def _begin(self) -> None:
         """Room for what is remembered; nothing yet."""
-        names = ["exp_avg", "exp_avg_sq"] if self.plan.optimizer == "adam" else []
+        names = ["exp_avg", "exp_avg_sq"] if self.plan.optimizer in ADAPTIVE else []
         names = ["momentum_buffer"] if self.plan.optimizer == "sgd" and self.plan.momentum else names
         for name in names:
             self.slots[name] = {key: torch.zeros_like(values) for key, (values, _) in self.values.items()}
-        if self.plan.optimizer == "adam":
+        if self.plan.optimizer in ADAPTIVE:
             self.slots["step"] = {
                 key: torch.zeros(len(values), device=values.device)
                 for key, (values, _) in self.values.items()

@@ -15,7 +15,7 @@ from ltx.engine.energy import Meter
 from ltx.engine.evaluate import evaluate, own_outputs
 from ltx.engine.executors import choose
 from ltx.engine.feed import Feed
-from ltx.engine.optimizer import Optimizer
+from ltx.engine.optimizer import Optimizer, clip
 from ltx.engine.patience import Patience
 
 
@@ -103,6 +103,8 @@ class Training:
             weights, gradients = executor.weights(), executor.whole(executor.gradients)
             self._regrow(hooks.regrow(self.reached, weights, gradients, self.mask))
         executor.mask_gradients()
+        if self.plan.clip_norm:
+            clip(executor.gradients, self.plan.clip_norm)
         rate = self.plan.lr_at(self.reached)
         self.optimizer.step(rate)
         if hooks.project:

@@ -145,7 +145,7 @@ class Filters(Method):
         steps = in_steps("method.finetune.steps", self.finetune.steps, plan.epoch)
         demand(steps >= 1, "method.finetune.steps", self.finetune.steps, "train for at least one step")
         rate = self.finetune.lr or plan.lr_at(plan.steps - 1)
-        return replace(plan, steps=steps, lr=rate, warmup=0, drops=())
+        return replace(plan.constant(rate), steps=steps)
 
     # -- which filters stay
 

@@ -113,8 +113,8 @@ class LassoNet(Method):
         """How to train along the path: gradient descent at one rate, until the path ends."""
         steps = self.points * self.path_epochs * plan.epoch
         return replace(
-            plan, optimizer="sgd", lr=self.path_lr, momentum=self.path_momentum, nesterov=False, weight_decay=0.0,
-            steps=steps, warmup=0, drops=(), eval_every=self.path_epochs * plan.epoch, eval_spacing=0.0,
+            plan.constant(self.path_lr), optimizer="sgd", momentum=self.path_momentum, nesterov=False, weight_decay=0.0,
+            steps=steps, eval_every=self.path_epochs * plan.epoch, eval_spacing=0.0,
         )  # fmt: skip
 
     def path(self, task: Task, trained: Trained, groups: Tensor | None) -> Path:

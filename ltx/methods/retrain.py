@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from ltx.core.recipe import Plan
@@ -66,4 +66,4 @@ class FineTune(Retraining):
     summary: ClassVar[str] = "train, prune the smallest weights, train the others on at the last rate, repeat"
 
     def retraining(self, plan: Plan) -> Plan:
-        return replace(plan, lr=plan.lr_at(plan.steps - 1), warmup=0, drops=())
+        return plan.constant(plan.lr_at(plan.steps - 1))
