@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     *("errors.py", "files.py", "knobs.py", "plugins.py", "console.py", "streams.py"),
     *("data", "models", "report", "core", "pruning", "engine", "methods"),
-    *("config", "experiment", "sweep", "study", "results.py", "api.py", "cli.py"),
+    *("config", "experiment", "sweep", "study", "results.py", "api.py", "cli"),
 )
 """From the ground up, as tests/test_architecture.py holds them."""
 BLOCK = re.compile(r"(?<=<!-- map -->\n).*?(?=<!-- /map -->)", re.DOTALL)

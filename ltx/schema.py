@@ -25,6 +25,7 @@ MANIFEST: dict[str, Any] = {
     "seconds": float,
     "files": {str: str},
     "trained_by": [str],
+    "kept": str,
 }
 """manifest.json: what a run says of itself."""
 

@@ -100,9 +100,10 @@ def test_what_is_heavy_stays_out(path):
 
 
 def test_cli_loads_only_errors_at_import():
-    tree = ast.parse((SOURCE / "cli.py").read_text())
-    ours = {name for name in imports(tree, inside_functions=False) if name.startswith("ltx")}
-    assert {name.rsplit(".", 1)[0] for name in ours} == {"ltx", "ltx.errors"}
+    trees = [ast.parse(path.read_text()) for path in (SOURCE / "cli").glob("*.py")]
+    names = [name for tree in trees for name in imports(tree, inside_functions=False)]
+    ours = {name.rsplit(".", 1)[0] for name in names if name.startswith("ltx")}
+    assert ours == {"ltx", "ltx.cli", "ltx.errors", "ltx.cli.commands", "ltx.cli.process"}
 
 
 def test_a_configuration_is_not_a_program():
@@ -123,6 +124,7 @@ def test_nothing_but_tensors_is_loaded():
 
 # What users type. Extending it is a line here; changing a line breaks somebody's script.
 SURFACE = {
+    "clean": "paths --figures --yes",
     "compare": "run --other --levels --trust",
     "connect": "run --levels --steps --recalibrate --device --trust",
     "data fetch": "names --root",
@@ -180,7 +182,7 @@ def functions(path):
 
 def test_files_and_functions_are_short():
     sources = [*SOURCE.rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
-    assert {path.name for path in sources if len(path.read_text().splitlines()) > 300} == {"cli.py"}
+    assert [path.name for path in sources if len(path.read_text().splitlines()) > 300] == []
     found = [
         (f"{path.name}: {node.name}", node, lines) for path in sources for node, lines in functions(path)
     ]

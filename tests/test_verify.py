@@ -218,3 +218,15 @@ def test_code_is_run_where_it_is_trusted(copy, ltx, tmp_path, monkeypatch):
     strange(copy, tmp_path)
     ltx("compare", copy, "--trust")
     assert (tmp_path / "PWNED").exists()
+
+
+@pytest.mark.parametrize("lost", ["examples", "fingerprint", "seeds"])
+@pytest.mark.parametrize("command", ["show", "connect", "compare", "export"])
+def test_a_manifest_that_lacks_what_every_one_says_is_damaged(command, lost, copy, ltx):
+    said = json.loads((copy / "manifest.json").read_text())
+    del said[lost]
+    (copy / "manifest.json").write_text(json.dumps(said))
+    told = ltx(command, copy)
+    assert told.code == 2
+    (line,) = told.err.splitlines()
+    assert f"manifest.json is damaged: it does not say its {lost}" in line

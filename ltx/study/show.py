@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ltx.console import Console
-from ltx.errors import UserError
+from ltx.errors import Damaged, UserError
 from ltx.experiment.status import FILE, state
 from ltx.files import read_json, read_text
 from ltx.schema import MANIFEST
@@ -89,9 +89,18 @@ def summary(folder: Path) -> None:
         console.say("the command that began this run continues it")
 
 
+ALWAYS = ("config", "model", "dataset", "method", "seeds", "fingerprint", "examples", "weights")
+"""What every manifest says."""
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """A run's manifest; raises UserError if the folder is not a run, Damaged if it is not readable."""
     if manifest := read_json(folder / "manifest.json", MANIFEST):
+        lacks = [key for key in ALWAYS if key not in manifest]
+        if lacks or "train" not in manifest["examples"]:
+            raise Damaged(
+                folder / "manifest.json", f"it does not say its {(lacks or ['training examples'])[0]}"
+            )
         return manifest
     if (folder / FILE).exists():
         raise UserError(f"{folder} has trained no ticket to its end; `ltx status` tells more")
