@@ -58,7 +58,7 @@ def as_pipe(file: Path) -> None:
 
 
 def as_link(file: Path) -> None:
-    moved = file.parents[1] / "elsewhere"
+    moved = Path(tempfile.mkdtemp()) / "elsewhere"
     file.rename(moved)
     file.symlink_to(moved)
 
