@@ -7,6 +7,7 @@ COUNTS = {str: int}
 MANIFEST: dict[str, Any] = {
     "status": str,
     "reason": str,
+    "command": str,
     "config": str,
     "model": str,
     "dataset": str,

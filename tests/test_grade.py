@@ -10,7 +10,7 @@ from ltx.errors import UserError
 from ltx.report.grade import claims_dir, grade, lines, read_claims, summary
 from ltx.report.quantities import QUANTITIES, Absent, Networks
 
-ROOT = Path(__file__).parent.parent
+GALLERY = Path(__file__).parent.parent / "docs" / "gallery"
 COLUMNS = (
     "role draw level seed density early_stop_step early_stop_test_accuracy final_test_accuracy "
     "final_train_accuracy"
@@ -70,7 +70,7 @@ def test_the_shipped_claims_can_be_read():
 
 
 def test_the_shipped_results_keep_their_verdicts():
-    verdicts = grade([ROOT / "results"])
+    verdicts = grade([GALLERY])
     outside = [v.claim.statement for v in verdicts if v.verdict == "outside"]
     assert outside == [
         "Back to the accuracy of the dense network at 3.6 %",
@@ -108,7 +108,7 @@ def test_verdicts(changes, verdict, tmp_path, ltx):
     for word, value in ({"LR": "0.0012", "SEEDS": "3", "BAND": "0.5, 1.0"} | changes).items():
         text = text.replace(word, value)
     claims = write(tmp_path / "claims", text)
-    said = ltx("grade", ROOT / "results", "--claims", claims, "--format", "json")
+    said = ltx("grade", GALLERY, "--claims", claims, "--format", "json")
     assert said.code == 0, said.err
     (found,) = json.loads(said.out)
     assert found["verdict"] == verdict
@@ -132,21 +132,21 @@ def test_verdicts(changes, verdict, tmp_path, ltx):
 )
 def test_claims_that_cannot_be_read_are_one_line(text, message, tmp_path, ltx):
     text = text.replace("BAND", "0, 1").replace("SEEDS", "3").replace("LR", "1")
-    said = ltx("grade", ROOT / "results", "--claims", write(tmp_path / "claims", text))
+    said = ltx("grade", GALLERY, "--claims", write(tmp_path / "claims", text))
     assert said.code == 2
     assert message in said.err
     assert said.err.count("\n") == 1
 
 
 def test_the_command_ends_with_how_many_there_are_of_each(ltx):
-    said = ltx("grade", ROOT / "results" / "mnist_lenet")
+    said = ltx("grade", GALLERY / "mnist_lenet")
     assert said.out.splitlines()[-1] == "13 claims: 11 inside, 2 outside"
     assert "published 38.00 %, ours 45.90 %" in said.out
-    assert ltx("grade", ROOT / "results" / "digits_lenet").out == "no published claim speaks of these runs\n"
+    assert ltx("grade", GALLERY / "digits_lenet").out == "no published claim speaks of these runs\n"
 
 
 def test_markdown_is_a_table(ltx):
-    out = ltx("grade", ROOT / "results" / "mnist_lenet", "--format", "markdown").out
+    out = ltx("grade", GALLERY / "mnist_lenet", "--format", "markdown").out
     assert {line.count("|") for line in out.splitlines()} == {6}
 
 

@@ -1,20 +1,25 @@
 """What the pages say of the shipped experiments is what their csv files hold, with n and interval."""
 
+import re
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from scipy.stats import t
 
+from ltx.study.verify import verify
+
 ROOT = Path(__file__).parent.parent
-PAGE = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+GALLERY = ROOT / "docs/gallery"
+PAGE = " ".join((GALLERY / "README.md").read_text(encoding="utf-8").split())
 FRONT = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
 def networks(experiment):
     """Every network of an experiment, and whether its least validation loss is the last that was measured."""
     key, found = ["role", "draw", "level", "seed"], []
-    for run in sorted((ROOT / "results" / experiment).glob("*/levels.csv")):
+    for run in sorted((GALLERY / experiment).glob("*/levels.csv")):
         levels, curves = pd.read_csv(run), pd.read_csv(run.with_name("curves.csv"))
         last = curves.groupby(key).step.max().rename("last").reset_index()
         found.append(levels[levels.role != "search"].merge(last, on=key))
@@ -122,10 +127,38 @@ def test_matching_on_digits():
 
 
 def test_where_controls_of_the_sweep_fall_behind():
-    rows = pd.read_csv(ROOT / "results/digits_sweep/sweeps/digits_lenet-09cf8a6c/differences.csv")
-    own = rows[rows.line.str.endswith("ticket") & ~rows.against.str.endswith("ticket")]
+    rows = pd.read_csv(GALLERY / "digits_sweep/differences.csv")
+    own = rows[rows.line.str.endswith("ticket") & ~rows.against.str.endswith(("ticket", "dense"))]
     behind = own.groupby("level").early_stop_test_accuracy_low.min() > 0
     first = own[own.level == behind.idxmax()]
     assert set(own.n) == {10}
     assert f"{100 * first.density.mean():.0f}" == "52"
     assert "controls of both are behind from 52 % on" in FRONT
+
+
+def test_what_a_user_runs_leaves_the_checkout_clean_and_the_gallery_is_in_it():
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    run = "results/digits_lenet/lenet-digits-imp-s0x5-97c076f9e896"
+    users = [f"{run}/levels.csv", f"{run}/accuracy_vs_sparsity.svg", "results/sweeps/x/sweep.json"]
+    ours = [str(path.relative_to(ROOT)) for path in GALLERY.rglob("*") if path.is_file()]
+    told = subprocess.run(
+        ["git", "check-ignore", "--no-index", "--stdin"], input="\n".join([*users, *ours]), cwd=ROOT, text=True,
+        capture_output=True, check=False,
+    ).stdout.splitlines()  # fmt: skip
+    assert [path for path in told if not path.endswith((".png", ".lock"))] == users
+    names = subprocess.run(
+        ["git", "ls-files", "docs/gallery"], cwd=ROOT, text=True, capture_output=True, check=True
+    ).stdout
+    assert len(list(GALLERY.rglob("levels.csv"))) == names.count("/levels.csv") == 22
+
+
+def test_every_file_that_a_page_shows_or_names_is_there():
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_gallery_keeps_its_promises():
+    findings = verify(sorted({path.parent for path in GALLERY.rglob("manifest.json")}))
+    assert [found.broken for found in findings] == [[]] * 22

@@ -93,6 +93,7 @@ def test_accuracies_are_fractions_of_the_examples(tables):
 
 def test_the_manifest_says_what_was_run(folder):
     told = json.loads((folder / "manifest.json").read_text())
+    assert told["command"].startswith("ltx run ")
     assert told["normalisation"] == {"mean": [0.3047035038471222], "std": [0.3758764863014221]}
     assert told["status"] == "complete"
     assert told["config"] == "digits_lenet"

@@ -72,7 +72,8 @@ class Composer:
         except WRONG as error:
             raise explained(error, overrides, self.extra_dir) from error
         check_written(made, overrides)
-        return made
+        own = ["-cd", self.extra_dir] if self.extra_dir else []
+        return replace(made, words=(*own, *overrides))
 
     def _base(self, chosen: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
         """What Hydra composes of choices alone, and their names."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from functools import cached_property
@@ -28,6 +29,12 @@ class Composed:
     name: str  # the experiment: what `config=` chose
     choices: dict[str, str]  # the names of the model, the data set, the goal and the method
     dropped: tuple[str, ...] = ()  # keys that the experiment sets for what another choice has replaced
+    words: tuple[str, ...] = ()  # what was typed after `ltx run`
+
+    @property
+    def command(self) -> str:
+        """What runs it, for a shell."""
+        return shlex.join(["ltx", "run", *self.words])
 
     @cached_property
     def config(self) -> dict[str, Any]:

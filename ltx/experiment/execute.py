@@ -171,6 +171,7 @@ def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
     splits = {name: getattr(task.data, name) for name in ("train", "val", "test")}
     executor = choose(task, Round(0, task.dense(), plan))
     return {
+        "command": composed.command,
         "config": composed.name,
         **{group: composed.config[group]["name"] for group in ("model", "dataset", "method")},
         "network": task.describe(),

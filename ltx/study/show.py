@@ -67,6 +67,7 @@ def summary(folder: Path) -> None:
         "experiment": f"{manifest.get('config')}: {manifest.get('method')} on {manifest.get('dataset')}",
         "status": f"{now.name} ({manifest.get('updated')})",
         "": "" if now.name == "complete" else detail(now),
+        "command": manifest.get("command", ""),
         "network": f"{manifest.get('model')}, {manifest.get('network')}",
         "seeds": ", ".join(map(str, manifest.get("seeds", []))),
         "data": " / ".join(f"{count:,} {split}" for split, count in manifest.get("examples", {}).items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def job(config: DictConfig) -> float:
     """One job of a sweep, and its objective; of module level, for launchers send it elsewhere by its name."""
     runtime = HydraConfig.get().runtime
     os.chdir(runtime.cwd)  # a Ray cluster's workers begin where the cluster was started
-    composed = checked(config, runtime.choices)
+    composed = replace(checked(config, runtime.choices), words=tuple(HydraConfig.get().overrides.task))
     return objective(execute(composed, logged=True), composed.run.objective)
 
 
