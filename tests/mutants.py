@@ -206,7 +206,7 @@ def main() -> int:
             survived = mutant.survives(tree)
             survivors += [mutant.promise] * survived
             print(f"{'SURVIVED' if survived else 'noticed '}  {mutant.promise}", flush=True)
-    print(f"{len(chosen)} mutants, {len(survivors)} survived")
+    print(f"{len(chosen)} tried, {len(chosen) - len(survivors)} held: noticed by a test")
     return int(bool(survivors))
 
 

@@ -124,6 +124,7 @@ def test_nothing_but_tensors_is_loaded():
 
 # What users type. Extending it is a line here; changing a line breaks somebody's script.
 SURFACE = {
+    "bench": "paths --density --level --matching --role --seed --batch --turns --out",
     "clean": "paths --figures --yes",
     "compare": "run --other --levels --trust",
     "connect": "run --levels --steps --recalibrate --device --trust",

@@ -217,13 +217,41 @@ def test_runs_that_differ_in_seeds_are_pooled(tmp_path, run):
 
 
 def test_a_network_of_two_runs_counts_once_as_in_the_longer_run(tmp_path):
-    build(tmp_path / "a", seeds=(0,), shift=-0.5)
+    build(tmp_path / "a", seeds=(0,))
     build(tmp_path / "b")
     summary = table(tmp_path)
     assert row(summary, "ticket", 0).n == 2
     assert row(summary, "ticket", 0).early_stop_test_accuracy_mean == pytest.approx(0.95)
     (notes,) = summary.attrs["notes"].values()
     assert notes == [f"7 networks were found in more than one run and counted once, as in {tmp_path.name}/b."]
+
+
+def test_copies_of_a_run_that_disagree_are_told(tmp_path):
+    build(tmp_path / "a", seeds=(0,), shift=-0.05)
+    build(tmp_path / "b")
+    (notes,) = table(tmp_path).attrs["notes"].values()
+    assert notes[1:] == [
+        "The runs disagree about 7 of these networks, the ticket of level 0, seed 0 first: "
+        "`ltx verify` tells whether one is damaged."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "allowed"),
+    [
+        ("early_stop_test_accuracy", "7", "from 0 to 1"),
+        ("final_test_accuracy", "inf", "from 0 to 1"),
+        ("density", "-1", "from 0 to 1"),
+        ("early_stop_step", "-100", "0 or more"),
+        ("level", "-3", "0 or more"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(run, column, value, allowed):
+    rows = pd.read_csv(run / "levels.csv", dtype=str)
+    rows.loc[3, column] = value
+    rows.to_csv(run / "levels.csv", index=False)
+    with pytest.raises(UserError, match=f"levels.csv is damaged: {column} is {allowed}, not {value}"):
+        table(run)
 
 
 def test_methods_and_settings_make_lines_of_their_own(tmp_path):

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import TINY
@@ -151,6 +152,12 @@ def forged_table(run):
     edit(run / "levels.csv", ",0.2", ",0.9")
 
 
+def forged_number(run):
+    rows = pd.read_csv(run / "levels.csv", dtype=str)
+    rows.loc[1, "final_test_accuracy"] = "7"
+    rows.to_csv(run / "levels.csv", index=False)
+
+
 def forged_weights(run):
     file = trained(run, 2)
     tree = load_file(file)
@@ -162,6 +169,7 @@ FORGED = {
     forged_seed: "it belongs elsewhere: its seeds is [1, 0]",
     forged_mask: "",
     forged_table: "every table is what its rounds make of it",
+    forged_number: "final_test_accuracy is from 0 to 1, not 7",
     forged_weights: "the val accuracy at the end is that of the saved weights",
 }
 

@@ -87,6 +87,32 @@ def export(
 
 
 @app.command()
+def bench(
+    paths: Annotated[
+        list[Path], typer.Argument(help="runs, and files that `ltx export` wrote", show_default=False)
+    ],
+    density: Annotated[float | None, typer.Option(help="the level with this share of weights")] = None,
+    level: Annotated[int | None, typer.Option(help="how often it was pruned; else the last level")] = None,
+    matching: Annotated[
+        bool, typer.Option("--matching", help="the sparsest that validates like the dense network")
+    ] = False,
+    role: Annotated[str, typer.Option(help="ticket, or a control")] = "ticket",
+    seed: Annotated[int | None, typer.Option(help="else the run's first")] = None,
+    batch: Annotated[int, typer.Option(help="examples at once, for the throughput")] = 256,
+    turns: Annotated[int, typer.Option(help="how often every form is visited")] = 20,
+    out: Annotated[Path | None, typer.Option(help="the folder; else `bench` in the run's")] = None,
+) -> None:
+    """Measure a ticket in every form, dense to int8: accuracy, bytes, memory, latency, each beside dense."""
+    from ltx.console import Console
+    from ltx.report.forms import show
+    from ltx.study.bench import bench
+    from ltx.study.export import Wish
+
+    wish = Wish(density, level, matching, role, seed)
+    show(bench(paths, wish, batch=batch, turns=turns, out=out), Console())
+
+
+@app.command()
 def verify(
     paths: Paths,
     data: Annotated[

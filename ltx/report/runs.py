@@ -51,6 +51,9 @@ WHERE_MEASURED = ("total_cpu_joules", "total_gpu_joules")  # columns that a tabl
 WORDS = dict.fromkeys(
     ("config", "method", "role", "layer", "group", "when", "architecture", "feature"), str
 )  # never read as numbers
+SHARES = {"density", "diverged"}
+COUNTS = {*NETWORK, "weights_remaining", "early_stop_step", "step", "size", "kept", "macs", "parameters"}
+ROUNDING = 1e-6  # of a mean of float32
 
 BESIDE = 3
 SEARCH = "search"  # the role of a training that only finds tickets: it is paid for, not compared
@@ -188,7 +191,21 @@ def read_table(path: Path, *, every: bool = False) -> pd.DataFrame:
             raise UserError(f"{path} is damaged: not every {column} is a number")
         if column in NETWORK and frame[column].isna().any():
             raise UserError(f"{path} is damaged: a row has no {column}")
+        if column not in WORDS:
+            demand_possible(path, frame[column])
     return frame
+
+
+def demand_possible(path: Path, values: pd.Series) -> None:
+    """Counts are from 0, shares from 0 to 1; what is not a number was not measured. Raises UserError."""
+    share = str(values.name) in SHARES or str(values.name).endswith("_accuracy")
+    low, high = (
+        (0, 1) if share else (0, float("inf")) if values.name in COUNTS else (-float("inf"), float("inf"))
+    )
+    wrong = values[(values < low) | (values > high + ROUNDING)]
+    if len(wrong):
+        told = "from 0 to 1" if share else "0 or more"
+        raise UserError(f"{path} is damaged: {values.name} is {told}, not {wrong.iloc[0]:g}")
 
 
 def mapping(read: Callable[..., dict[str, Any]], path: Path, *form: object) -> dict[str, Any]:
@@ -236,6 +253,7 @@ def merge(runs: Sequence[Run]) -> Experiment:
         notes.append(
             f"{again.sum()} networks were found in more than one run and counted once, as in {names}."
         )
+        notes += disagreement(levels)
     found = Experiment(runs, runs[0].settings, levels[~again], notes)
     draws = found.table("draws")
     notes += [
@@ -244,6 +262,19 @@ def merge(runs: Sequence[Run]) -> Experiment:
         for ratio, rows in draws[draws.emerged == 0].groupby("ratio")
     ]
     return found
+
+
+def disagreement(levels: pd.DataFrame) -> list[str]:
+    """A note on networks of which several runs tell other numbers: one seed has one result."""
+    told = levels.drop(columns=["run", "config"]).drop_duplicates()
+    if not (other := told[told.duplicated(NETWORK)].drop_duplicates(NETWORK)).empty:
+        first = other.iloc[0]
+        where = f"{first.role} of level {first.level}, seed {first.seed}"
+        return [
+            f"The runs disagree about {len(other)} of these networks, the {where} first: "
+            "`ltx verify` tells whether one is damaged."
+        ]
+    return []
 
 
 def few(experiments: Sequence[Experiment]) -> tuple[Sequence[Experiment], list[str]]:

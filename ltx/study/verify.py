@@ -8,8 +8,11 @@ together, but for the accuracies that `--data` measures again.
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from ltx import manifest
 from ltx.config.identity import Composed
@@ -23,7 +26,7 @@ from ltx.experiment.growth import Growth, there
 from ltx.experiment.loop import play
 from ltx.experiment.store import Another
 from ltx.files import read_bytes, read_json, read_yaml
-from ltx.report.runs import find_runs
+from ltx.report.runs import COLUMNS, WORDS, demand_possible, find_runs
 from ltx.schema import MANIFEST
 from ltx.study.findings import Findings, held
 from ltx.study.reopen import at_home, load_task, open_file, reopen, unpacked_mask
@@ -67,6 +70,7 @@ def verify_run(folder: Path, *, data: bool = False) -> Findings:
         f"its content has {mine}",
     )
     inventory(found, folder, said)
+    numbers(found, folder)
     if said.get("kept") == "tables":
         found.unchecked.append("rounds, tickets, controls, and tables by their rounds: only tables were kept")
         return found
@@ -100,6 +104,15 @@ def inventory(found: Findings, folder: Path, said: dict[str, Any]) -> None:
         "it is there",
         "it should not be",
     )
+
+
+def numbers(found: Findings, folder: Path) -> None:
+    """Every number of the tables is one that can be, whatever their checksums say."""
+    for path in sorted(folder / name for name in COLUMNS if (folder / name).exists()):
+        with held(found, "every number is one that can be", path):
+            table = pd.read_csv(BytesIO(read_bytes(path, root=folder)), dtype=WORDS)
+            for name in table.select_dtypes("number"):
+                demand_possible(path, table[name])
 
 
 def rounds(found: Findings, folder: Path, said: dict[str, Any]) -> None:

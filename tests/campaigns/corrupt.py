@@ -126,8 +126,11 @@ def main() -> int:
                 why = f"{type(error).__name__}: {error}"
             if why:
                 failed += 1
-                print(f"{name}: {why.splitlines()[0]}")
-    print(f"{count - failed} of {count} damages were found by ltx verify and mended by the same command")
+                print(f"{name}: {why.splitlines()[0]}", flush=True)
+    print(
+        f"{count} tried, {count - failed} held: found by ltx verify, and mended by the same command",
+        flush=True,
+    )
     return failed
 
 

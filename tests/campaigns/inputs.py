@@ -7,7 +7,6 @@ has imported everything. With WORDs only the inputs whose description has one of
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
@@ -541,7 +540,7 @@ def main(wanted: list[str]) -> int:
             if why := answer(one, run, place):
                 wrong.append((str(one), why))
                 print(f"{one}: {why}", flush=True)
-    print(json.dumps({"tried": len(inputs), "answered well": len(inputs) - len(wrong)}))
+    print(f"{len(inputs)} tried, {len(inputs) - len(wrong)} held: answered in one line, or taken where right")
     return int(bool(wrong))
 
 

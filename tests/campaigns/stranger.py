@@ -215,7 +215,7 @@ def main(*chosen: str) -> int:
             failed += bool(achieved)
             for line in achieved:
                 print(f"{name}: {line}", flush=True)
-    print(f"{count - failed} of {count} attacks of a stranger's folder achieved nothing")
+    print(f"{count} tried, {count - failed} held: a stranger's folder achieved nothing")
     return failed
 
 
