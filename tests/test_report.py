@@ -229,7 +229,9 @@ def test_a_network_of_two_runs_counts_once_as_in_the_longer_run(tmp_path):
 def test_copies_of_a_run_that_disagree_are_told(tmp_path):
     build(tmp_path / "a", seeds=(0,), shift=-0.05)
     build(tmp_path / "b")
-    (notes,) = table(tmp_path).attrs["notes"].values()
+    summary = table(tmp_path)
+    assert row(summary, "ticket", 0).early_stop_test_accuracy_mean == pytest.approx(0.95)  # the longer run's
+    (notes,) = summary.attrs["notes"].values()
     assert notes[1:] == [
         "The runs disagree about 7 of these networks, the ticket of level 0, seed 0 first: "
         "`ltx verify` tells whether one is damaged."
