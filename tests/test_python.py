@@ -123,7 +123,7 @@ def test_tables_need_no_torch_and_the_import_needs_nothing(results):
 
 
 def test_the_committed_reference_runs_load():
-    reference = ltx.load(DOCS.parent / "results")
+    reference = ltx.load(DOCS / "gallery")
     assert set(reference.runs.config) >= {"digits_lenet", "mnist_lenet"}
     assert reference.levels.groupby("run")["level"].max().min() >= 1
     assert "model.hidden" in reference.runs  # which a network without the key lacks
