@@ -105,7 +105,8 @@ def followed(network: nn.Module, shape: Iterable[int]) -> Groups:
 
     network.cpu().double().eval()
     blank, names = torch.zeros(1, *shape, dtype=torch.float64), {m: n for n, m in network.named_modules()}
-    graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=blank)
+    with seeded(0, "groups"):
+        graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=blank)
     found = {}
     for items in graph.get_all_groups(root_module_types=[_ConvNd, nn.Linear]):
         if all(cuttable(item.dep.target.module) for item in items):
@@ -287,6 +288,6 @@ def only(tree: Tree) -> Tree:
 @torch.no_grad()
 def outputs(network: nn.Module, images: Tensor) -> Tensor:
     """What a network makes of images in evaluation."""
-    with evaluating(network):
+    with seeded(0, "outputs"), evaluating(network):
         logits: Tensor = network(images)
         return logits
