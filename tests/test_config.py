@@ -394,6 +394,7 @@ def test_a_home_is_where_the_user_s_is():
 NAMES = {
     "breast_cancer_lassonet": "892750c69013",
     "cifar100_vgg16_early_bird": "b0923e790d2d",
+    "cifar10_cats_dogs_filters": "04016c0af601",
     "cifar10_conv2": "be06d0c2b8e8",
     "cifar10_conv2_quick": "5ad400e66018",
     "cifar10_conv4": "e847ef3ad391",
