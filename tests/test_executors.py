@@ -1,5 +1,6 @@
 """How networks are executed: surely as the user's module, however odd it is."""
 
+import operator
 from dataclasses import replace
 
 import pytest
@@ -8,21 +9,22 @@ import torch.nn.functional as F
 from conftest import compose_task
 from helpers import halved
 from odd_networks import ODD, Squashed, dense
-from torch import nn
+from torch import fx, nn
 from torch.nn.utils import parametrizations
 
 import ltx as lab
 from ltx.core.checks import Checks
 from ltx.core.session import Session
 from ltx.core.ticket import Round
-from ltx.engine.executors import Channels, Separate, Stacked
+from ltx.engine.executors import Channels, Separate, Stacked, graph
 from ltx.engine.executors.stacked import stackable
 from ltx.engine.train import train
 from ltx.engine.training import Training
 from ltx.errors import InvariantError
 from ltx.methods.channels import ChannelRandom
+from ltx.models import MODELS
 from ltx.models.base import filled, tensors
-from ltx.streams import order, seeded
+from ltx.streams import drawing, order, seeded
 
 SHORT = ("model=custom", "replicates=2", "recipe.steps=12", "recipe.eval_every=6", "prunable.output=true")
 
@@ -152,3 +154,62 @@ def test_a_cut_network_trains_as_the_masked_whole_does():
     assert isinstance(whole.executor, Separate)
     masked = whole.run()
     torch.testing.assert_close(small.curve.val_loss, masked.curve.val_loss, rtol=2e-2, atol=1e-3)
+
+
+FUNCTIONS = {F.relu: "relu", operator.add: "add"}
+
+
+def traced(network):
+    """The operations as torch.fx finds them."""
+    modules, nodes, places = dict(network.named_modules()), [], {}
+    for node in fx.Tracer().trace(network).nodes:
+        inputs = tuple(places[one] for one in node.all_input_nodes)
+        module = modules[node.target] if node.op == "call_module" else None
+        kind = graph.MODULES.get(type(module)) or FUNCTIONS.get(node.target, "input")
+        places[node] = len(nodes)
+        nodes.append(graph.Node(kind, inputs, module, node.target if module else ""))
+    return nodes[:-1]  # fx has the output as a node of its own
+
+
+@pytest.mark.parametrize("name", ["lenet", "lenet5", "conv6", "resnet20", "resnet110", "vgg16"])
+def test_the_operations_of_a_network_are_those_that_it_does(name):
+    network = MODELS[name]().build((3, 32, 32), 10)
+    assert graph.read(network) == traced(network)
+
+
+def test_a_module_that_stands_in_a_network_twice_is_done_twice():
+    act = nn.ReLU()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), act, nn.Linear(4, 4), act, nn.Linear(4, 2))
+    assert [node.kind for node in graph.read(network)] == [node.kind for node in traced(network)]
+    layer = nn.Linear(4, 4)
+    assert graph.read(nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer)) is None
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: torch.rand(3),
+        lambda: torch.randn(3),
+        lambda: torch.randperm(9),
+        lambda: torch.randint(100, (5,)),
+        lambda: torch.randint(5, 100, (5,)),
+        lambda: torch.empty(5).uniform_(),
+        lambda: torch.empty(5).normal_(),
+        lambda: nn.init.orthogonal_(torch.empty(4, 4)),
+        lambda: nn.init.trunc_normal_(torch.empty(4, 4)),
+        lambda: nn.Linear(4, 4).weight.detach(),
+        lambda: F.dropout(torch.ones(20), 0.5),
+        lambda: torch.bernoulli(torch.full((9,), 0.5)),
+        lambda: torch.normal(torch.zeros(4), 1.0),
+        lambda: torch.multinomial(torch.ones(20), 5),
+        lambda: torch.rand_like(torch.ones(4)),
+    ],
+)
+def test_what_is_drawn_comes_from_its_stream_and_leaves_the_global_generator_alone(draw):
+    with seeded(3, "any"):
+        expected = draw(), draw()
+    state = torch.get_rng_state()
+    with drawing(3, "any"):
+        found = draw(), draw()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

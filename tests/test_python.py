@@ -358,6 +358,29 @@ def test_two_runs_in_two_threads_have_the_bits_of_one_after_the_other(tmp_path, 
         pd.testing.assert_frame_equal(one.curves[own], beside[i].curves[own], check_exact=True)
 
 
+def test_a_run_is_undisturbed_by_a_thread_that_draws_and_seeds(tmp_path):
+    """Whoever calls from a thread may draw from torch's global generator at any moment, in another thread."""
+    made = [ltx.compose(*SMALL, f"out={tmp_path / name}") for name in ("alone", "beside")]
+    alone, over = ltx.run(made[0]), threading.Event()
+
+    def disturb():
+        while not over.is_set():
+            torch.manual_seed(5)
+            torch.rand(3)
+
+    thread, before = threading.Thread(target=disturb), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        thread.start()
+        beside = ltx.run(made[1])
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(before)
+    own = [column for column in alone.curves if column != "run"]
+    pd.testing.assert_frame_equal(alone.curves[own], beside.curves[own], check_exact=True)
+
+
 def test_a_run_leaves_the_process_as_it_was(tmp_path):
     def state():
         denormal = torch.full((1,), 1e-39) * 1

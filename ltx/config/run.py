@@ -25,7 +25,7 @@ from ltx.models.base import Model, Shape
 from ltx.models.trial import tried
 from ltx.pruning.controls import CONTROLS
 from ltx.report.objective import Objective
-from ltx.streams import seeded
+from ltx.streams import drawing
 
 NAME_MAX = 255
 """Bytes of a folder's name, on the file systems of today."""
@@ -128,7 +128,7 @@ class Run(Knobs):
     def layers(self, shape: Shape, outputs: int) -> Layers:
         """The network's layers for inputs of a shape, once it has been tried; raises UserError."""
         check_network(self.model, shape, outputs)
-        with seeded(0):
+        with drawing(0):
             network = self.model.build(shape, outputs)
             output = tried(network, shape, outputs, self.recipe.batch_size)
         return Layers.of(network, self.prunable, output)

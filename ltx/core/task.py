@@ -18,7 +18,7 @@ from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, knob
 from ltx.models.base import Model, batchnorm_scales, layer_kinds, tensors
 from ltx.models.skip import input_weights
-from ltx.streams import seeded
+from ltx.streams import drawing
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ class Task:
 
     def network(self) -> nn.Module:
         """One network on the device, its values of no account."""
-        with seeded(0):
+        with drawing(0):
             return self.model.build(self.data.shape, self.data.outputs).to(self.device)
 
     def initial(self, *purpose: object) -> Tree:
         """Freshly initialised weights and buffers [R, *shape], one stream per seed and purpose."""
         drawn = []
         for seed in self.seeds:
-            with seeded(seed, "init", *purpose):
+            with drawing(seed, "init", *purpose):
                 network = self.model.build(self.data.shape, self.data.outputs)
             drawn.append({name: tensor.detach() for name, tensor in tensors(network).items()})
         return {name: torch.stack([tree[name] for tree in drawn]).to(self.device) for name in drawn[0]}

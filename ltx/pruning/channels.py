@@ -19,7 +19,7 @@ from ltx.core.ticket import Tree
 from ltx.errors import UserError
 from ltx.models.base import evaluating, filled, tensors
 from ltx.plugins import told
-from ltx.streams import seeded
+from ltx.streams import drawing
 
 Places = dict[str, Tensor]
 """By module, which of its outputs or inputs belong to each channel of a group, [channels, k]."""
@@ -105,7 +105,7 @@ def followed(network: nn.Module, shape: Iterable[int]) -> Groups:
 
     network.cpu().double().eval()
     blank, names = torch.zeros(1, *shape, dtype=torch.float64), {m: n for n, m in network.named_modules()}
-    with seeded(0, "groups"):
+    with drawing(0, "groups"):
         graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=blank)
     found = {}
     for items in graph.get_all_groups(root_module_types=[_ConvNd, nn.Linear]):
@@ -252,7 +252,7 @@ def tried(build: Callable[[], nn.Module], shape: Iterable[int], groups: Groups) 
     UserError.
     """
     kept = {name: torch.arange(group.channels) % 2 == 0 for name, group in groups.items()}
-    with seeded(0, "trial cut"):
+    with drawing(0, "trial cut"):
         whole = build().cpu().double()
         values = {name: drawn(tensor)[None] for name, tensor in tensors(whole).items()}
         images = torch.rand(2, *shape, dtype=torch.float64)
@@ -288,6 +288,6 @@ def only(tree: Tree) -> Tree:
 @torch.no_grad()
 def outputs(network: nn.Module, images: Tensor) -> Tensor:
     """What a network makes of images in evaluation."""
-    with seeded(0, "outputs"), evaluating(network):
+    with drawing(0, "outputs"), evaluating(network):
         logits: Tensor = network(images)
         return logits

@@ -22,7 +22,7 @@ from ltx.core.ticket import Tree
 from ltx.errors import UserError
 from ltx.models.base import filled
 from ltx.pruning.channels import Group, Groups, Places, bundles, cut
-from ltx.streams import seeded
+from ltx.streams import drawing
 
 TOLERANCE = 1e-8
 """How far the outputs may differ, in float64 and of the outputs' size; what differs more is not compacted."""
@@ -129,7 +129,7 @@ def observed(network: nn.Module, groups: Groups, shape: Iterable[int]) -> Tree:
 def run(network: nn.Module, shape: Iterable[int], examples: int) -> Tensor:
     """The outputs for random inputs, always the same."""
     generator = torch.Generator().manual_seed(0)
-    with seeded(0, "compact"):  # a network of one's own may draw
+    with drawing(0, "compact"):  # a network of one's own may draw
         logits: Tensor = network(torch.randn(examples, *shape, generator=generator, dtype=torch.float64))
     return logits
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltx.pruning.compact import layers
-from ltx.streams import seeded
+from ltx.streams import drawing
 
 FLOAT = 4
 """Bytes of a number; of a column's index in CSR as well."""
@@ -61,6 +61,6 @@ def numbers(network: nn.Module) -> Iterator[Tensor]:
 def macs(network: nn.Module, shape: Iterable[int]) -> int:
     """Multiply-accumulates of one inference, by PyTorch's own counter."""
     network = copy.deepcopy(network).cpu().float().eval()
-    with seeded(0, "size"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with drawing(0, "size"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, *shape))
     return int(counter.get_total_flops()) // 2

@@ -21,7 +21,7 @@ from ltx.core.ticket import Ticket, Tree, below, digest
 from ltx.errors import Damaged, UserError, demand, unknown
 from ltx.files import read_csv, read_yaml
 from ltx.pruning.masks import unpacked
-from ltx.streams import seeded
+from ltx.streams import drawing
 
 
 def reopen(folder: Path, device: str | None = None, *, trust: bool = False) -> Run:
@@ -152,7 +152,7 @@ class Kept:
 def skeleton(run: Run) -> nn.Module:
     """The run's network, its values of no account; where only the data know their shape, they are loaded."""
     known = run.dataset if run.dataset.shape and run.dataset.outputs else run.dataset.load()
-    with seeded(0):
+    with drawing(0):
         network: nn.Module = run.model.build(known.shape, known.outputs)
         return network
 

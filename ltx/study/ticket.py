@@ -11,7 +11,7 @@ from ltx.files import read_yaml
 from ltx.models import MODELS
 from ltx.models.base import tensors
 from ltx.pruning.portable import Portable, read, save
-from ltx.streams import seeded
+from ltx.streams import drawing
 from ltx.study.reopen import open_ticket, reopen, trained_levels
 
 CARRIED = ("level", "role", "draw", "start", "tag", "config", "versions")
@@ -92,7 +92,7 @@ def draws_again(folder: Path, seed: int, start: Tree) -> bool:
     run = reopen(folder, trust=True)  # its data, which may be anybody's code, are not loaded
     if not (run.dataset.shape and run.dataset.outputs):
         return False
-    with seeded(seed, "init"):
+    with drawing(seed, "init"):
         network = run.model.build(run.dataset.shape, run.dataset.outputs)
     return digest({name: tensor.detach() for name, tensor in tensors(network).items()}) == digest(start)
 

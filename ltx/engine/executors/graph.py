@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-import torch
-import torch.nn.functional as F
-from torch import fx, nn
+from torch import nn
 
 from ltx.engine.executors.stacked import ordinary, plain
 from ltx.models.resnet import Block
 
 CONTAINERS = {nn.Sequential, Block}
-FUNCTIONS = {F.relu: "relu", torch.relu: "relu", operator.add: "add"}
 MODULES = {
     nn.Conv2d: "product",
     nn.Linear: "product",
@@ -45,32 +41,44 @@ def read(network: nn.Module) -> list[Node] | None:
     """The operations in the order in which they run, the input first; None if anything is not known.
 
     Modules count by their exact types, and a container of ours or torch's has no other forward than its own.
+    Not by torch.fx, which while it traces patches what every other thread's networks call.
     """
-    modules = dict(network.named_modules())
-    if not all(known(module) for module in modules.values()):
+    if not all(known(module) for module in network.modules()):
         return None
     parameters = list(network.parameters())
     if not all(ordinary(parameters)) or len(parameters) != len(
         list(network.named_parameters(remove_duplicate=False))
     ):
         return None
-    nodes: list[Node] = []
-    places: dict[fx.Node, int] = {}
-    for node in fx.Tracer().trace(network).nodes:
-        inputs = tuple(places[one] for one in node.all_input_nodes)
-        if node.op == "output":
-            return nodes if inputs == (len(nodes) - 1,) else None
-        if node.op == "call_module":
-            found = Node(MODULES[type(modules[node.target])], inputs, modules[node.target], node.target)
-        elif node.op == "call_function" and node.target in FUNCTIONS:
-            found = Node(FUNCTIONS[node.target], inputs)
-        else:
-            found = Node("input", ())
-            if node.op != "placeholder" or nodes:
-                return None
-        places[node] = len(nodes)
-        nodes.append(found)
-    return None
+    nodes = [Node("input", ())]
+    follow(network, "", 0, nodes)
+    return nodes
+
+
+def follow(module: nn.Module, name: str, place: int, nodes: list[Node]) -> int:
+    """Append what a module does with the value at a place; where its own value then is."""
+    match module:
+        case nn.Sequential():
+            for child, part in module._modules.items():  # a module that stands there twice runs twice
+                assert part is not None
+                place = follow(part, f"{name}.{child}".lstrip("."), place, nodes)
+            return place
+        case Block():
+            first = follow(
+                module.bn1, f"{name}.bn1", follow(module.conv1, f"{name}.conv1", place, nodes), nodes
+            )
+            hidden = appended(nodes, Node("relu", (first,)))
+            second = follow(module.conv2, f"{name}.conv2", hidden, nodes)
+            second = follow(module.bn2, f"{name}.bn2", second, nodes)
+            both = (second, follow(module.shortcut, f"{name}.shortcut", place, nodes))
+            return appended(nodes, Node("relu", (appended(nodes, Node("add", both)),)))
+    return appended(nodes, Node(MODULES[type(module)], (place,), module, name))
+
+
+def appended(nodes: list[Node], node: Node) -> int:
+    """The place of a node at the end of the list."""
+    nodes.append(node)
+    return len(nodes) - 1
 
 
 def known(module: nn.Module) -> bool:

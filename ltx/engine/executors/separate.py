@@ -7,6 +7,7 @@ On 2 CPU cores convolutions vmapped over replicates were 1.3 to 2 times slower t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Tree
 from ltx.engine.executors.base import Dense
+from ltx.engine.executors.graph import read
 from ltx.models.base import evaluating, tensors
 from ltx.streams import seeded
 
@@ -21,8 +23,8 @@ from ltx.streams import seeded
 class Separate(Dense):
     """Each replicate is an nn.Module of its own, whose tensors are views of the stacks.
 
-    A network may draw numbers as it likes: it finds torch's, numpy's and Python's generators seeded for its
-    replicate and step, and other threads wait meanwhile.
+    A network of the user's own may draw numbers as it likes: it finds torch's, numpy's and Python's generators
+    seeded for its replicate and step, and other threads wait meanwhile.
     """
 
     name = "separate"
@@ -38,6 +40,7 @@ class Separate(Dense):
         super().__init__(self.networks[0], round)
         self.goal, self.seeds = task.goal, task.seeds
         self.layout = layout(self.networks[0])
+        self.draws = read(self.networks[0]) is None  # or may, as far as is known
         self.half = round.plan.precision == "bfloat16"
         for r, network in enumerate(self.networks):
             for name, tensor in tensors(network).items():
@@ -57,7 +60,7 @@ class Separate(Dense):
     @torch.enable_grad()  # whatever the caller has switched off
     def _backward(self, r: int, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
         half = torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.half)
-        with seeded(self.seeds[r], "dropout", step):
+        with self.computing(r, "dropout", step):
             with half:
                 loss = self.goal.mean(self.networks[r](self.laid_out(inputs)), targets)
             loss.backward()
@@ -70,9 +73,12 @@ class Separate(Dense):
 
     def _outputs(self, r: int, inputs: Tensor) -> Tensor:
         half = torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.half)
-        with seeded(self.seeds[r], "evaluation"), evaluating(self.networks[r]), half:
+        with self.computing(r, "evaluation"), evaluating(self.networks[r]), half:
             logits: Tensor = self.networks[r](inputs)
             return logits.float()
+
+    def computing(self, r: int, *purpose: object) -> AbstractContextManager[None]:
+        return seeded(self.seeds[r], *purpose) if self.draws else nullcontext()
 
     def laid_out(self, inputs: Tensor) -> Tensor:
         """Images in the layout that suits the network; other inputs as they are."""
