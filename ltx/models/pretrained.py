@@ -7,9 +7,9 @@ from fnmatch import fnmatch
 from io import BytesIO
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from ltx.errors import UserError, unknown
@@ -32,7 +32,7 @@ def read(path: str) -> Stored:
     except OSError as error:
         raise UserError(f"model.weights={path} cannot be read: {error.strerror or error}") from error
     try:
-        return safetensors.torch.load(content)
+        return load(content)
     except SafetensorError:
         found = state_dict(content)
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
