@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ltx.core.recipe import Plan, in_steps
+from ltx.core.recipe import Plan, Recipe, in_steps
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Round, Ticket, Tree
 from ltx.errors import UserError, demand
@@ -36,6 +36,11 @@ class Finetune(Knobs):
 
     steps: str = knob("1ep", None, "length of fine-tuning after each round")
     lr: float | None = knob(None, above(0), "constant learning rate; else the recipe's last")
+    freeze: list[str] = knob(
+        [],
+        None,
+        "layers that stay as they are then, and keep their filters; recipe.freeze is the first training's",
+    )
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,10 @@ class Filters(Method):
     def redraws(self) -> str:
         return f"method.scratch=[{','.join(self.scratch)}]" if self.scratch else ""
 
+    def frozen(self, recipe: Recipe) -> tuple[list[str], str]:
+        """What fine-tuning leaves alone: a head may be trained first, and all of the network after each pruning."""
+        return self.finetune.freeze, "method.finetune.freeze"
+
     def check(self, layers: Layers, plan: Plan | None) -> None:
         if "conv" not in layers.kinds.values():
             raise UserError("method=filters is not possible: the network has no convolutions")
@@ -149,7 +158,7 @@ class Filters(Method):
         steps = in_steps("method.finetune.steps", self.finetune.steps, plan.epoch)
         demand(steps >= 1, "method.finetune.steps", self.finetune.steps, "train for at least one step")
         rate = self.finetune.lr or plan.lr_at(plan.steps - 1)
-        return replace(plan.constant(rate), steps=steps)
+        return replace(plan.constant(rate), steps=steps, freeze=tuple(self.finetune.freeze))
 
     # -- which filters stay
 
@@ -229,6 +238,7 @@ class Filters(Method):
                 steps=round(plan.steps * longer),
                 drops=tuple(round(drop * longer) for drop in plan.drops),
                 warmup=round(plan.warmup * longer),
+                freeze=(),
             )
             start = ticket.rewound(task.initial("scratch", level))
             yield Round(level, start, long, role=f"scratch_{name}", channels=alive, found_by={})
