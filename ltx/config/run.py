@@ -92,7 +92,7 @@ class Run(Knobs):
                 control in self.method.controls,
                 "controls",
                 self.controls,
-                f"this method's tickets can be compared with {', '.join(self.method.controls)} only",
+                f"this method's tickets can be compared with {', '.join(self.method.controls) or 'no control'} only",
             )
         if (kind := self.dataset.goal) is not None:
             goal = self.goal.of(kind)
