@@ -45,6 +45,9 @@ COLUMNS = {
     "gammas.csv": ["seed", "when", "low", "high", "channels"],
     "path.csv": ["seed", "point", "lambda", "features", "val_loss", "val_measure", "test_measure"],
     "importance.csv": ["seed", "feature", "rank", "lambda"],
+    "resampled.csv": ["seed", "point", "lambda", "features", "val_loss", "val_measure", "test_measure"],
+    "selection.csv": ["seed", "feature", "rank", "lambda"],
+    "trees.csv": ["seed", "level", "features"],
     "groups.csv": ["seed", "level", "lambda", "layer", "groups", "kept"],
 }
 WHERE_MEASURED = ("total_cpu_joules", "total_gpu_joules")  # columns that a table may lack
