@@ -220,6 +220,10 @@ class Curve:
         best = torch.where(self.val_loss.isfinite(), self.val_loss, torch.inf).argmin(1)
         return torch.where(self.measured().gather(1, best[:, None])[:, 0], best, self.last())
 
+    def censored(self) -> Tensor:
+        """Who was still improving, its least validation loss being the last: early stop is there or later, [R]."""
+        return self.early_stop() == self.last()
+
     def measured(self) -> Tensor:
         """Which evaluations each replicate was there for, [R, E] bool."""
         return ~self.test_measure.isnan()
