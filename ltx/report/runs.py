@@ -16,7 +16,6 @@ from ltx.manifest import notes
 from ltx.schema import MANIFEST
 
 NETWORK = ["role", "draw", "level", "seed"]  # what names one trained network within a run
-
 PATH = ["seed", "point", "lambda", "features", "val_loss", "val_measure", "test_measure"]
 COLUMNS = {
     "levels.csv": [
