@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ltx.api import compose, load_ticket, run
     from ltx.errors import Interrupted, UserError
+    from ltx.estimators import LassoNetClassifier, LassoNetRegressor
     from ltx.results import Results, load
 
 __version__ = "0.1.0"
@@ -15,12 +16,25 @@ OFFERED = {
     "load": "ltx.results",
     "load_ticket": "ltx.api",
     "Results": "ltx.results",
+    "LassoNetClassifier": "ltx.estimators",
+    "LassoNetRegressor": "ltx.estimators",
     "UserError": "ltx.errors",
     "Interrupted": "ltx.errors",
 }
 """What `import ltx` offers, and where it lives: imported when it is first asked for, so that help is instant."""
 
-__all__ = ["Interrupted", "Results", "UserError", "__version__", "compose", "load", "load_ticket", "run"]
+__all__ = [
+    "Interrupted",
+    "LassoNetClassifier",
+    "LassoNetRegressor",
+    "Results",
+    "UserError",
+    "__version__",
+    "compose",
+    "load",
+    "load_ticket",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,7 @@ FLOORS = [
     "sweep",
     "study",
     "results",
-    "api",
+    "api estimators",
     "cli",
     "__main__ __init__",
 ]

@@ -14,6 +14,7 @@ from ltx.experiment.execute import execute
 from ltx.pruning.masks import packed
 from ltx.pruning.path import most_often
 from ltx.results import load
+from ltx.study.show import summary
 
 TINY = [
     *("method=lassonet", "model=skip_mlp", "model.hidden=[8]", "dataset=wine", "controls=[]", "replicates=4"),
@@ -83,7 +84,7 @@ def test_folds_choose_the_number_and_the_features_that_most_of_them_keep(tmp_pat
     assert paid.tolist() == spent.tolist()
 
 
-def test_halves_tell_how_often_a_feature_is_kept_and_all_seeds_keep_the_most_frequent(tmp_path):
+def test_halves_tell_how_often_a_feature_is_kept_and_all_seeds_keep_the_most_frequent(tmp_path, capsys):
     results = load(
         execute(compose([*TINY, "method.resample=halves", "method.features=[5]", f"out={tmp_path}"]))
     )
@@ -91,6 +92,18 @@ def test_halves_tell_how_often_a_feature_is_kept_and_all_seeds_keep_the_most_fre
     assert masks.sum(1).tolist() == [5] * 4
     assert (masks == masks[0]).all()
     assert set(results.selection.seed) == {0, 1, 2, 3}
+    names = {file.name: file for file in results.draw()}
+    assert "feature_selection.png" in names
+    left = pd.read_csv(names["features.csv"])
+    assert left["rank"].is_monotonic_decreasing
+    assert left.low.le(left["rank"]).all()
+    assert left.high.ge(left["rank"]).all()
+    top = results.selection[results.selection["rank"] <= 5].feature.value_counts() / 4
+    assert left.set_index("feature").probability[top.index].tolist() == pytest.approx(top.tolist())
+    summary(results.folder)
+    said = capsys.readouterr().out
+    assert "5 features were chosen on 4 resamples, at lambda " in said
+    assert "trees on the 5 features of level 1: test accuracy " in said
     judged = results.trees[results.trees.level == 1]
     assert judged.test_accuracy.between(0.5, 1).all()
 

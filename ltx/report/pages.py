@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ltx.files import write as replace
-from ltx.report import costs, escape, layers, render, tables
+from ltx.report import costs, escape, features, layers, render, tables
 from ltx.report.comparison import Comparison, Page
 from ltx.report.tables import Section
 
@@ -30,6 +30,10 @@ def texts(page: Page, comparison: Comparison) -> dict[str, str]:
         "accuracy_vs_sparsity.md": render.markdown(page.name, [*parts, *more]),
         "accuracy_vs_sparsity.tex": BOOKTABS + render.latex(page.name, parts),
     }
+    of_features = [e for e in page.experiments if len(e.table("importance"))]
+    for experiment in of_features[:1]:  # as their figures: of single seeds one experiment is shown
+        importance, selection, trees = map(experiment.table, ("importance", "selection", "trees"))
+        files["features.csv"] = text(features.leaving(importance, selection, features.kept(trees)))
     return files | ({"differences.csv": csv(only, ["differences"])} if len(page.differences) else {})
 
 

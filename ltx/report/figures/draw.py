@@ -10,7 +10,7 @@ from ltx.report.figures import drawing, sparsity, style
 from ltx.report.figures.channels import accuracy_vs_drawing_epoch, channels_per_layer, gammas, mask_distance
 from ltx.report.figures.cost import accuracy_vs_cost
 from ltx.report.figures.curves import learning_curves
-from ltx.report.figures.features import feature_importance, feature_path
+from ltx.report.figures.features import feature_importance, feature_path, feature_selection
 from ltx.report.figures.layers import density_per_layer
 from ltx.report.figures.sparsity import accuracy_vs_sparsity, early_stop_vs_sparsity
 
@@ -34,6 +34,7 @@ def write(folder: Path, page: Page, kinds: Sequence[str]) -> list[Path]:
             "gammas": gammas(experiments, drawn),
             "feature_path": feature_path(experiments, drawn),
             "feature_importance": feature_importance(experiments, drawn),
+            "feature_selection": feature_selection(experiments, drawn),
         }
         return saved(folder, figures, kinds)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ltx.report.features import ranked
+from ltx.report.features import SURE, kept, ranked
 from ltx.report.figures import style
 from ltx.report.figures.channels import first, of
 from ltx.report.figures.style import COLOURS, GREY
@@ -91,3 +91,29 @@ def bars(panel: Axes, found: pd.DataFrame) -> None:
         panel.annotate(
             text, (1.01, y), xycoords=("axes fraction", "data"), fontsize=6, color=GREY, va="center"
         )
+
+
+def feature_selection(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:
+    """How often folds or halves keep each feature among as many as the first ticket has: bars with names."""
+    if (experiment := first(experiments, "selection")) is None:
+        return None
+    selection, count = experiment.table("selection"), kept(experiment.table("trees"))
+    count = count or selection.feature.nunique() // 2
+    found = ranked(selection, count).sort_values("share", ascending=False, kind="stable")[:SHOWN]
+    notes = [
+        f"The fraction of {selection.seed.nunique()} resamples in which a feature is among the last {count}; "
+        f"the line is at {SURE}."
+    ]
+    height = 0.5 + 0.16 * len(found)
+    figure, axes = style.sheet(
+        of(experiment, summary), 1, 1, height=height, below=style.below([], notes), right=2.4
+    )
+    panel = axes[0, 0]
+    panel.barh(found.feature, found.share, color=COLOURS[0], height=0.7)
+    panel.axvline(SURE, color=GREY, linewidth=0.8)
+    panel.set_xlim(0, 1)
+    panel.invert_yaxis()
+    panel.set_xlabel("Selection probability")
+    panel.tick_params(axis="y", labelsize=6.5)
+    style.footer(figure, [], notes)
+    return figure
