@@ -23,6 +23,7 @@ from ltx.core.ticket import below, digest
 from ltx.data.download import Downloaded
 from ltx.errors import Damaged, InvariantError, UserError
 from ltx.experiment.growth import Growth, there
+from ltx.experiment.lanes import Lanes
 from ltx.experiment.loop import play
 from ltx.experiment.store import Another
 from ltx.files import read_bytes, read_json, read_yaml
@@ -170,7 +171,7 @@ def chain(found: Findings, folder: Path, said: dict[str, Any], *, data: bool) ->
     replay = Replay(witness, said, found if data else None)
     growth = Growth.of(run, there(folder, said["tag"]))
     try:
-        play(growth, task, run.recipe.plan(len(task.data.train)), replay)  # type: ignore[arg-type]
+        play(growth, task, run.recipe.plan(len(task.data.train)), replay, Lanes(task))  # type: ignore[arg-type]
     except Missing as gone:
         over = said.get("status") == "complete"
         found.hold(
