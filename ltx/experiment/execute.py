@@ -98,10 +98,11 @@ def complete(
             "choose another out=DIR"
         )
     journal.checks.passed.update(journal.before.get("checks", {}))
+    where = f"{lanes.count} lanes on {about['device']}" if lanes.count > 1 else about["device"]
     show.say(
         f"{composed.name}: {about['method']} on {about['dataset']}, {task.describe()}, "
         f"seeds {task.seeds[0]}..{task.seeds[-1]}, {plan.steps} steps a round, "
-        f"replicates {about['engine']}, {about['device']}, engine {task.engine}\nresults go to {store.folder}"
+        f"replicates {about['engine']}, {where}, engine {task.engine}\nresults go to {store.folder}"
     )
     if composed.dropped:
         show.say(f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}")

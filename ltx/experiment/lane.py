@@ -97,8 +97,7 @@ def answer(task: Task, line: Line, round: Round, rows: range, checkpoint: Checkp
     except Interrupted:
         return ("stopped",)
     except BaseException as error:  # whatever a network of the user's own raises
-        traceback.print_exc()
-        return "failed", packed(error), told(error)
+        return "failed", packed(error), told(error), traceback.format_exc()
 
 
 def packed(thing: Trained | BaseException) -> bytes:

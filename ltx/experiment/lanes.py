@@ -217,11 +217,12 @@ class Lanes:
     def _stopped(self, lane: Lane, session: Session) -> None:
         lane.part = None
 
-    def _failed(self, lane: Lane, session: Session, error: bytes, told: str) -> None:
+    def _failed(self, lane: Lane, session: Session, error: bytes, told: str, trace: str) -> None:
         try:
             raised = pickle.loads(error)
-        except Exception:  # an error of the user's own that cannot be made again
+        except Exception:  # one of the user's own that cannot be made again
             raised = Died(told)
+        raised.add_note(trace)
         raise raised
 
     def _replace(self, lane: Lane) -> None:
