@@ -85,9 +85,11 @@ def rounds(monkeypatch):
 
 @pytest.fixture(scope="session")
 def needed(tmp_path_factory):
-    """What a shipped experiment must be told besides its name: a transplant needs a ticket of its network."""
+    """What a shipped experiment must be told besides its name: a ticket of its network, a folder of images."""
 
     def words(experiment):
+        if "cats_dogs" in experiment:
+            return ["dataset.root=images"]
         pixels = {"digits_transplant": 64, "mnist_to_fashion": 784, "fashion_to_mnist": 784}.get(experiment)
         if pixels is None:
             return []

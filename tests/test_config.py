@@ -35,7 +35,11 @@ MISTAKES = [
     ("model._target_=os.system", "unknown key model._target_"),
     ("+model._target_=os.system", "unknown key model._target_"),
     ("dataset.root=/tmp", "unknown key dataset.root", "this dataset has no keys"),
-    ("model=conv2 model.hidden=[3]", "unknown key model.hidden", "choose from model.width"),
+    (
+        "model=conv2 model.hidden=[3]",
+        "unknown key model.hidden",
+        "choose from model.weights, model.fresh, model.width",
+    ),
     ("config=mnist_lennet", "config=mnist_lennet", "did you mean mnist_lenet", "digits_lenet"),
     ("config=", "config=", "choose from", "digits_lenet"),
     ("config=[digits_lenet]", "config=['digits_lenet']", "choose from"),
@@ -263,7 +267,7 @@ def test_an_own_model_size_is_a_file_too(own, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "slim.yaml").write_text("defaults: [lenet]\nhidden: [5]\n")
     composed = compose(["model=slim"], folder)
-    assert composed.config["model"] == {"name": "lenet", "hidden": [5]}
+    assert composed.config["model"] == {"name": "lenet", "weights": None, "fresh": [], "hidden": [5]}
     assert composed.folder("f") == compose(["model.hidden=[5]"]).folder("f")
     with pytest.raises(UserError, match="did you mean slim"):
         compose(["model=slimm"], folder)
@@ -394,6 +398,7 @@ def test_a_home_is_where_the_user_s_is():
 NAMES = {
     "breast_cancer_lassonet": "892750c69013",
     "cifar100_vgg16_early_bird": "b0923e790d2d",
+    "cifar10_cats_dogs_filters": "04016c0af601",
     "cifar10_conv2": "be06d0c2b8e8",
     "cifar10_conv2_quick": "5ad400e66018",
     "cifar10_conv4": "e847ef3ad391",

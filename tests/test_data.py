@@ -441,6 +441,21 @@ def test_a_folder_of_images_becomes_a_data_set(tree: Path) -> None:
         assert torch.equal((split.inputs[:, 1, 4, 4] > 125).long(), split.targets)
 
 
+def test_some_classes_of_a_folder_are_a_data_set_of_their_own(tree: Path, cache: Path) -> None:
+    for part in ("train", "test"):
+        shutil.copytree(tree / part / "cat", tree / part / "ape")
+    data = folder(tree, only=["dog", "cat"]).load()
+    assert data.labels == ("cat", "dog")
+    assert data.fingerprint != folder(tree).load().fingerprint
+    for part in ("train", "test"):
+        shutil.rmtree(tree / part / "ape")
+    assert folder(tree).load().fingerprint == data.fingerprint
+    with pytest.raises(UserError, match=r"dataset\.only=frog does not exist; .* choose from cat, dog"):
+        folder(tree, only=["cat", "frog"]).load()
+    with pytest.raises(UserError, match="name two classes or more"):
+        folder(tree, only=["cat"]).load()
+
+
 def test_images_are_decoded_once_and_again_when_something_changed(
     tree: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:

@@ -52,7 +52,7 @@ def test_a_packages_network_has_keys_and_is_imported_only_when_chosen():
     compose(["model=lenet"])
     assert "mine" not in sys.modules
     composed = compose(["model=flat", "model.bias=false", "method.levels=2"])
-    assert composed.config["model"] == {"name": "flat", "bias": False}
+    assert composed.config["model"] == {"name": "flat", "weights": None, "fresh": [], "bias": False}
     assert layer_kinds(composed.run.model.build((1, 8, 8), 10), "1.weight") == {"1.weight": "output"}
     with pytest.raises(UserError, match=r"unknown key model\.bia: did you mean model\.bias\?"):
         compose(["model=flat", "model.bia=false"])
@@ -89,7 +89,12 @@ def test_a_packages_network_is_called_by_its_source_too(tmp_path):
 
 def test_torchvisions_networks_are_chosen_by_name():
     composed = compose(["model=torchvision:resnet18", "method.levels=1"])
-    assert composed.config["model"] == {"name": "torchvision:resnet18", "arch": "resnet18"}
+    assert composed.config["model"] == {
+        "name": "torchvision:resnet18",
+        "weights": None,
+        "fresh": [],
+        "arch": "resnet18",
+    }
     assert ":" not in str(composed.folder("data"))
     with pytest.raises(UserError, match=r"model\.arch=resnet81 does not exist; did you mean resnet18"):
         compose(["model=torchvision:resnet81"])

@@ -22,8 +22,9 @@ from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, Rule, at_least, each, knob, one_of
 from ltx.methods.base import Method
 from ltx.models.base import Model, Shape
-from ltx.models.trial import tried
-from ltx.pruning.controls import CONTROLS
+from ltx.models.pretrained import brought, read
+from ltx.models.trial import demand_drawn, tried
+from ltx.pruning.controls import CONTROLS, REDRAWN
 from ltx.report.objective import Objective
 from ltx.streams import drawing
 
@@ -129,8 +130,15 @@ class Run(Knobs):
         self.method.check(layers, plan)
 
     def afford(self) -> None:
-        """Refuse what this machine's memory cannot hold, where that is known without data; raises UserError."""
+        """Refuse, before data are read, what memory cannot hold and weights that do not fit; raises UserError."""
         data = self.dataset
+        if self.model.weights and not (data.shape and data.outputs):
+            read(
+                self.model.weights
+            )  # whether it fits is told when the data have said how large the inputs are
+        elif self.model.weights:
+            with drawing(0):
+                brought(self.model, self.model.build(data.shape, data.outputs))
         if data.shape and data.outputs and data.train_size:
             check_training(
                 self.replicates, self.layers(data.shape, data.outputs), self.recipe.plan(data.train_size)
@@ -142,7 +150,17 @@ class Run(Knobs):
         with drawing(0):
             network = self.model.build(shape, outputs)
             output = tried(network, shape, outputs, self.recipe.batch_size)
-        return Layers.of(network, self.prunable, output)
+        layers = Layers.of(network, self.prunable, output)
+        if asked := self.redraws:
+            with drawing(1):
+                demand_drawn(asked, network, self.model.build(shape, outputs), layers.prunable)
+        return layers
+
+    @property
+    def redraws(self) -> str:
+        """What asks for initial weights that are drawn once more, as key=value; nothing if nothing does."""
+        again = [name for name in self.controls if name in REDRAWN]
+        return f"controls=[{','.join(again)}]" if again else self.method.redraws
 
     def task(self, data: Data, device: torch.device) -> Task:
         """What is to be learned of data, which are moved to the device; raises UserError."""

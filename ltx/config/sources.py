@@ -33,15 +33,15 @@ def sources(knobs: Knobs) -> dict[str, str]:
         for field in fields(one):
             if field.metadata.get("rule") is IMPORTED and (path := getattr(one, field.name)):
                 found[path] = digest(load_path(one.prefix + field.name, path))
-            if field.metadata.get("rule") is FILE:
-                found[one.prefix + field.name] = of_content(one.prefix + field.name, getattr(one, field.name))
+            if field.metadata.get("rule") is FILE and (path := getattr(one, field.name)):
+                found[one.prefix + field.name] = of_content(one.prefix + field.name, path)
     return found
 
 
 def of_content(key: str, path: str) -> str:
     """SHA-256 of a file; raises UserError if it cannot be read."""
     try:
-        return hashlib.sha256(read_bytes(Path(path), limit=1 << 32)).hexdigest()
+        return hashlib.sha256(read_bytes(Path(path).expanduser().resolve(), limit=1 << 36)).hexdigest()
     except OSError as error:
         raise UserError(f"{key}={path} cannot be read: {error.strerror or error}") from error
 

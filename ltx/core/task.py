@@ -17,6 +17,7 @@ from ltx.data.base import Data
 from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, knob
 from ltx.models.base import Model, batchnorm_scales, layer_kinds, tensors
+from ltx.models.pretrained import brought
 from ltx.models.skip import input_weights
 from ltx.streams import drawing
 
@@ -134,8 +135,10 @@ class Task:
         return {name: torch.stack([tree[name] for tree in drawn]).to(self.device) for name in drawn[0]}
 
     def dense(self) -> Ticket:
-        """The unpruned network: level 0."""
+        """The unpruned network: level 0. Raises UserError where a file of weights does not fit it."""
         weights = self.initial()
+        for name, tensor in brought(self.model, self.network()).items():
+            weights[name] = tensor.to(self.device).expand_as(weights[name]).clone()
         return Ticket(
             weights, {name: torch.ones_like(weights[name], dtype=torch.bool) for name in self.layers.prunable}
         )

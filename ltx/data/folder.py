@@ -19,7 +19,7 @@ from torch import Tensor
 from ltx.data.base import Data, Dataset, Split, hold_out
 from ltx.data.decode import decode_all, extensions
 from ltx.data.sound import demand_sound
-from ltx.errors import UserError
+from ltx.errors import UserError, demand, unknown
 from ltx.knobs import at_least, knob
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class ImageFolder(Dataset):
     size: int = knob(32, at_least(1), "pixels; every image is resized to size × size and converted to RGB")
     workers: int = knob(4, at_least(1), "threads that decode", result=False)
     skip_corrupt: bool = knob(False, None, "leave unreadable images out instead of stopping")
+    only: list[str] = knob([], None, "class folders to read, as in [cat,dog]; none named = all")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +58,7 @@ class ImageFolder(Dataset):
 
     def load(self) -> Data:
         """Read the decoded images from the cache, decoding the tree first if it or the cache has changed."""
-        classes = class_names(self.folder)
+        classes = self.chosen(class_names(self.folder))
         tree = listed(self.folder, classes)
         cache = Path(user_cache_dir("ltx"), "image_folder", f"{self.key(tree)}.safetensors")
         if (found := self.cached(cache)) is None:
@@ -76,6 +77,14 @@ class ImageFolder(Dataset):
     def fetch(self) -> None:
         """Decode the tree into the cache."""
         self.load()
+
+    def chosen(self, names: list[str]) -> list[str]:
+        """Those of the class folders that are to be read, in order; raises UserError."""
+        for name in self.only:
+            if name not in names:
+                raise unknown("dataset.only", name, names)
+        demand(len(set(self.only)) != 1, "dataset.only", self.only, "name two classes or more")
+        return [name for name in names if name in self.only] or names
 
     def key(self, tree: Tree) -> str:
         """A hash of what decoding depends on: root, size, and what the system tells of every file."""

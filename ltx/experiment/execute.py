@@ -106,6 +106,11 @@ def complete(
     )
     if composed.dropped:
         show.say(f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}")
+    if (model := composed.run.model).weights:
+        apart = f"by what {', '.join(model.fresh)} draws, " if model.fresh else ""
+        show.say(
+            f"every seed begins with {model.weights}: seeds differ {apart}by batches, augmentation and dropout"
+        )
     for note in composed.run.method.notes(task.layers):
         show.say(note)
     if warning := other_threads(journal.before, about, task):

@@ -32,6 +32,11 @@ class Method(Knobs, ABC):
     nested: ClassVar[bool] = True  # whether each level's mask lies within the one before
     controls: ClassVar[tuple[str, ...]] = LAYERWISE  # those that its tickets can be compared with
 
+    @property
+    def redraws(self) -> str:
+        """The knob, as key=value, that asks for initial weights that are drawn once more; nothing if none does."""
+        return ""
+
     @abstractmethod
     def check(self, layers: Layers, plan: Plan | None) -> None:
         """Raise UserError for what cannot be done; called before any data is loaded.

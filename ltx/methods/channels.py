@@ -74,6 +74,10 @@ class Channels(Method):
     retrain: str = knob("original", one_of(RETRAIN), HOW)
     retrain_l1: float = knob(1e-4, at_least(0.0), RETRAIN_L1)
 
+    @property
+    def redraws(self) -> str:
+        return "method.retrain=reinit" if self.retrain == "reinit" else ""
+
     def check(self, layers: Layers, plan: Plan | None) -> None:
         if not layers.scales:
             raise UserError("the network has no BatchNorm: its channels have no scales to be pruned by")

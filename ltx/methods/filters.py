@@ -94,6 +94,10 @@ class Filters(Method):
             "within layers a fraction of the filters is pruned",
         )
 
+    @property
+    def redraws(self) -> str:
+        return f"method.scratch=[{','.join(self.scratch)}]" if self.scratch else ""
+
     def check(self, layers: Layers, plan: Plan | None) -> None:
         if "conv" not in layers.kinds.values():
             raise UserError("method=filters is not possible: the network has no convolutions")

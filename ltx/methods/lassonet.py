@@ -78,6 +78,10 @@ class LassoNet(Method):
     )
     tolerance: float = knob(0.99, above(0), "better is below this fraction of the best so far")
 
+    @property
+    def redraws(self) -> str:
+        return "method=lassonet"
+
     def check(self, layers: Layers, plan: Plan | None) -> None:
         if len(layers.reading) != 2 or not set(layers.reading) <= set(layers.prunable):
             raise UserError(

@@ -11,18 +11,37 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from ltx.errors import UserError
-from ltx.knobs import Knobs, above, knob
+from ltx.errors import UserError, demand
+from ltx.knobs import FILE, Knobs, above, knob
 
 Shape = tuple[int, ...]  # of one input: channels, height and width of an image, columns of a table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model(Knobs, ABC):
     """One architecture family: its fields are the knobs a user may turn, and it builds the network."""
 
     prefix = "model."
     summary: ClassVar[str]  # one line for `ltx list`
+
+    weights: str | None = knob(
+        None,
+        FILE,
+        "trained tensors that every replicate begins with: a safetensors file, or a state dict of torch.save",
+        result=False,
+    )
+    fresh: list[str] = knob(
+        [], None, "patterns of tensors that are drawn by seed all the same, as in fc.*; with model.weights"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        demand(
+            not self.fresh or self.weights is not None,
+            "model.fresh",
+            self.fresh,
+            "it goes with model.weights=FILE",
+        )
 
     @abstractmethod
     def build(self, shape: Shape, outputs: int) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -78,4 +79,18 @@ def apart(network: nn.Module) -> None:
             raise UserError(
                 f"model: {' and '.join(names)} share their memory but are not one tensor; "
                 "tie them as in b.weight = a.weight"
+            )
+
+
+def demand_drawn(asked: str, one: nn.Module, other: nn.Module, names: Iterable[str]) -> None:
+    """Refuse, for what asks for new initial weights, a network that two seeds give the same; raises UserError.
+
+    A layer that begins as one number, such as zeros, is the same by its initialisation and no obstacle.
+    """
+    for name in names:
+        first, second = one.get_parameter(name), other.get_parameter(name)
+        if torch.equal(first, second) and (first != first.flatten()[0]).any():
+            raise UserError(
+                f"{asked} is not possible: {name} has the same values for every seed, so that it cannot be drawn anew; "
+                "a network that comes trained is given by model.weights=FILE"
             )

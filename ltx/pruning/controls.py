@@ -51,3 +51,5 @@ def invert(task: Task, round: Round, draw: int) -> Ticket:
 CONTROLS: dict[str, Control] = {"reinit": reinit, "shuffle": shuffle, "random": random, "invert": invert}
 LAYERWISE = ("reinit", "shuffle", "random")
 """Those with the ticket's number of weights in every layer, which can be made of any ticket."""
+REDRAWN = ("reinit", "random")
+"""Those over initial weights that are drawn once more."""

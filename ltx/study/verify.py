@@ -190,6 +190,8 @@ def unavailable(run: Run) -> str:
     """Why the method cannot be driven here; nothing if it can."""
     if isinstance(run.dataset, Downloaded) and not run.dataset.intact():
         return f"the data are not at hand (`ltx data fetch {run.dataset.name}` brings them)"
+    if (weights := run.model.weights) and not Path(weights).expanduser().is_file():
+        return f"the weights that it began with are not at hand: there is no model.weights={weights}"
     return ""
 
 
