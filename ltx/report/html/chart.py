@@ -7,12 +7,13 @@ from math import isfinite, log
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from ltx.report.stats import COMPARED, Row, ends
+from ltx.report.stats import COMPARED, MOSTLY, Row, censored, ends
 from ltx.report.tables import cell, means, panels, percent
 
 WIDTH, HEIGHT = 680, 320
 LEFT, RIGHT, TOP, BOTTOM = 62, 664, 12, 272
 COLOURS = 8
+STEPS = "early_stop_step"
 TICKS = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # percent
 
 
@@ -48,11 +49,16 @@ class Chart:
 
 
 def charts(summary: pd.DataFrame) -> list[Chart]:
-    """A chart per measure and panel, titled as the tables are; none of a measure without numbers."""
+    """A chart per measure and panel, titled as the tables are; none of a measure without numbers,
+    nor of the steps of early stop where nearly all networks are censored.
+    """
     drawn = summary[(summary.n > 0) & (summary.density > 0)]
     titles = iter(sheet.title for sheet in means(drawn)) if len(drawn) else iter(())
-    found = [chart(next(titles), rows, measure) for measure in COMPARED for _, rows in panels(drawn)]
-    return [each for each in found if each.lines]
+    found = [
+        (measure, chart(next(titles), rows, measure)) for measure in COMPARED for _, rows in panels(drawn)
+    ]
+    shown = [measure for measure in COMPARED if measure != STEPS or censored(drawn) <= MOSTLY]
+    return [each for measure, each in found if each.lines and measure in shown]
 
 
 def chart(title: str, rows: pd.DataFrame, measure: str) -> Chart:
@@ -62,7 +68,7 @@ def chart(title: str, rows: pd.DataFrame, measure: str) -> Chart:
     values = values[[isfinite(value) for value in values]]
     if not len(values):
         return Chart(title, [], [], [])
-    marks = MaxNLocator(5, integer=measure == "early_stop_step").tick_values(values.min(), values.max())
+    marks = MaxNLocator(5, integer=measure == STEPS).tick_values(values.min(), values.max())
     bottom, top = float(marks[0]), float(marks[-1])
     least = min(float(rows.density.min()) * 100 * 0.9, 50.0)
 
