@@ -1,6 +1,8 @@
 """ltx bench: every form of a ticket, measured as its own runtime computes it, beside the dense network."""
 
 import math
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -78,6 +80,25 @@ def test_a_file_is_measured_on_the_run_whose_folder_holds_it(ltx, run, accuracy,
     assert rows.agreement[1] == 1
 
 
+def test_a_file_is_measured_on_the_run_that_is_named_beside_it(ltx, run, accuracy, tmp_path):
+    """Wherever the file lies: here below the folder of another run."""
+    inner = run / "copies" / "another"
+    shutil.copytree(run, inner, ignore=shutil.ignore_patterns("export", "copies"))
+    file, *_ = ltx("export", inner, "--to", "pt2", "--level", 2).out.splitlines()
+    from ltx.study.forms import home
+
+    named, other = tmp_path / "named", Path(file)
+    assert home(other, []) == inner
+    assert home(other, [named]) == named
+    assert home(other, [named, inner]) == inner
+    said = ltx("bench", run, file, "--turns", 1, "--batch", 2, "--out", tmp_path)
+    assert said.code == 0, said.err
+    shutil.rmtree(run / "copies")
+    rows = pd.read_csv(tmp_path / "bench.csv")
+    assert rows.network.nunique() == 1
+    assert rows.test.tolist()[-1] == pytest.approx(accuracy[2])
+
+
 def test_without_onnx_the_rest_is_measured_and_what_to_install_is_said(ltx, run, tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
     said = ltx("bench", run, "--turns", 1, "--batch", 2, "--out", tmp_path)
@@ -130,8 +151,6 @@ def test_mistakes_are_one_line(ltx, run, tmp_path, monkeypatch, words, line):
 
 
 def test_a_run_without_weights_and_a_folder_that_is_no_run(ltx, tmp_path, run):
-    import shutil
-
     bare = tmp_path / "bare"
     shutil.copytree(run, bare, ignore=shutil.ignore_patterns("*.safetensors"))
     said = ltx("bench", bare)

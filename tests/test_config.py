@@ -411,6 +411,8 @@ NAMES = {
     "cifar10_resnet20_rewind": "74d4f6610dd2",
     "cifar10_resnet20_warmup": "14786ced8016",
     "cifar10_resnet56_filters": "774e045e73fb",
+    "cifar10_resnet56_filters_a": "18d875e99ff7",
+    "cifar10_resnet56_filters_b": "003b5b91d718",
     "cifar10_vgg16_at_init": "42660c3c501b",
     "cifar10_vgg16_early_bird": "f9af9cc1e016",
     "cifar10_vgg16_early_bird_quick": "d8c8a16dd624",

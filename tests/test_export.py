@@ -84,6 +84,7 @@ def test_a_file_computes_without_ltx_what_the_run_did(ltx, run, tmp_path, to):
 
 def test_int8_is_calibrated_on_training_examples_and_nearly_as_good(ltx, run, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
     seen = []
     real = formats.int8
     monkeypatch.setattr("ltx.study.export.int8", lambda content, x: seen.append(x) or real(content, x))
@@ -93,6 +94,12 @@ def test_int8_is_calibrated_on_training_examples_and_nearly_as_good(ltx, run, tm
     train = load_task(reopen(run), read_manifest(run)).data.train.inputs[:500]
     assert (seen[0] == train.float().numpy()).all()
     assert json.loads((tmp_path / "small.onnx.json").read_text())["test"]["agreement"] > 0.9
+    weights = [onnx.numpy_helper.to_array(one) for one in onnx.load(file).graph.initializer]
+    whole = [one for one in weights if one.dtype == np.int8 and one.size > 1]
+    assert whole
+    assert (
+        max(np.abs(one.astype(int)).max() for one in whole) <= 64
+    )  # two products of 64 · 255 fit into int16
 
 
 def test_masked_files_are_whole(ltx, run, tmp_path):

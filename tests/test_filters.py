@@ -4,8 +4,10 @@ import pandas as pd
 import pytest
 import torch
 from conftest import compose_task
+from safetensors.torch import load_file
 from torch import nn
 
+from ltx.config.compose import compose
 from ltx.methods.filters import CRITERIA, Filters
 from ltx.pruning.channels import bundles
 from ltx.pruning.filters import by_maps, by_weights, distances, filters
@@ -109,6 +111,69 @@ def test_targets_are_met_by_the_most_filters_that_fit(target):
     assert share(more) > 0.7
 
 
+WIDTHS = {  # of the first convolutions: the authors' figures, cut to whole filters
+    "a": {1: (14, 16, [7]), 2: (28, 32, [0]), 3: (57, 64, [0, 8])},
+    "b": {1: (6, 16, [7, 8]), 2: (22, 32, [0, 7]), 3: (57, 64, [0, 8])},
+}
+
+
+@pytest.mark.parametrize("setting", WIDTHS)
+def test_li_et_als_settings_cut_the_first_convolutions_alone(setting):
+    task, _ = compose_task(f"config=cifar10_resnet56_filters_{setting}", "dataset=digits", "replicates=1")
+    method = compose([f"config=cifar10_resnet56_filters_{setting}"]).run.method
+    groups = method.groups(task)
+    alive = {name: torch.ones(1, group.channels, dtype=torch.bool) for name, group in groups.items()}
+    kept = method.kept(task, groups, method.scores(task, groups, task.dense(), 1), alive, 1)
+    expected = {
+        f"stage{stage}.{block}.conv1": fewer
+        for stage, (fewer, _, skipped) in WIDTHS[setting].items()
+        for block in range(9)
+        if block not in skipped
+    }
+    whole = {name: int(k.sum()) for name, k in kept.items() if name not in expected}
+    assert {name: int(k.sum()) for name, k in kept.items() if name in expected} == expected
+    assert whole == {name: groups[name].channels for name in whole}  # the stem's stream at most
+
+
+def test_random_filters_begin_with_the_same_dense_network_and_are_drawn_by_seed(ltx, tmp_path):
+    """What makes criterion=random a control: paired seed by seed."""
+    words = (*SMALL, "method.rounds=1", "replicates=2", f"out={tmp_path}")
+    for criterion in ("l1", "random"):
+        assert ltx("run", *words, f"method.criterion={criterion}").code == 0
+    first, other = (load_file(file) for file in tmp_path.glob("*/*/level_00/ticket/trained.safetensors"))
+    assert all(torch.equal(first[key], other[key]) for key in first if key.startswith("final/"))
+    masks = [load_file(file) for file in tmp_path.glob("*/*/level_01/ticket/ticket.safetensors")]
+    drawn = next(mask for mask in masks if not any(torch.equal(row[0], row[1]) for row in mask.values()))
+    assert len(masks) == 2
+    assert drawn
+
+
+class Scaled(nn.Module):
+    """Channels that are scaled by their place: cut, the others would be scaled otherwise."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4, classes)
+
+    def forward(self, x):
+        means = self.conv(x).mean((2, 3))
+        return self.head(means * torch.arange(1, 5)[: means.shape[1]])
+
+
+def test_a_network_that_would_be_cut_into_another_is_refused_before_training(ltx, tmp_path):
+    words = (
+        "model=custom",
+        "model.path=test_filters:Scaled",
+        "dataset=digits",
+        "method=filters",
+        "controls=[]",
+    )
+    said = ltx("run", *words, "recipe.steps=5", "replicates=1", "method.per_round=0.1", f"out={tmp_path}")
+    assert said.code == 2
+    assert "the network cannot be made smaller" in said.err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_rounds_nest_count_exactly_and_have_controls_from_scratch(ltx, tmp_path):
     said = ltx(
         "run", *SMALL, "method.rounds=2", "method.per_round=5", "method.scratch=[e,b]", f"out={tmp_path}"
@@ -134,6 +199,10 @@ def test_rounds_nest_count_exactly_and_have_controls_from_scratch(ltx, tmp_path)
 
 
 MISTAKES = {
+    "method.layers=[0:0.1]": "it needs scope=layer",
+    "method.scope=layer method.layers=[0:1.5]": "write PATTERN:FRACTION",
+    "method.scope=layer method.layers=[0:0.3]": "they would prune 1.5 of all",
+    "controls=[reinit]": "this method's tickets can be compared with no control only",
     "method.criterion=tailor": "taylor",
     "method.per_round=0.3": "they would prune 1.5 of all",
     "method.finetune.lr=0": "method.finetune.lr=0.0 is not possible",
@@ -158,3 +227,10 @@ def test_more_filters_than_there_are_is_told_before_training(ltx, tmp_path):
         "ltx: method.rounds=5 is not possible: at most 3: there are 208 filters"
     )
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_layer_without_filters_is_told_before_training(ltx, tmp_path):
+    words = ("method.scope=layer", "method.layers=[conv:0.1]", f"out={tmp_path}")
+    said = ltx("run", "config=digits_filters", *words)
+    assert said.code == 2
+    assert "method.layers=conv does not exist; choose from 0, 4, 7, 11, 14" in said.err.splitlines()[-1]

@@ -163,6 +163,50 @@ def test_a_line_of_which_every_network_diverged_has_no_mean(run):
     assert figures(run)["accuracy"].axes[0].containers[0].lines[0].get_xdata().tolist() == [100, 50]
 
 
+def censor(run: Path, *levels: int) -> None:
+    """Let the networks of these levels have their least validation loss at the last step."""
+    table = pd.read_csv(run / "levels.csv")
+    here = table.level.isin(levels)
+    table.loc[here, "early_stop_step"] = 1000
+    table.loc[here, "early_stop_test_accuracy"] = table.final_test_accuracy[here]
+    table.to_csv(run / "levels.csv", index=False)
+
+
+def test_networks_that_were_still_improving_at_the_last_step_are_counted(run):
+    censor(run, 2)
+    summary = table(run)  # levels.csv has no column of it: the curves end at step 1000
+    assert summary.censored.tolist() == [0, 0, 2, 0, 3]
+    assert summary.networks.tolist() == [2, 2, 2, 4, 3]
+    draw([run])
+    text = (run / "accuracy_vs_sparsity.md").read_text()
+    assert "Censored: 5 of 13 networks (38 %) were still improving at the last step" in text
+    assert "| 5.0 | 50 | ≥ 1,000 (1,000..1,000) | ≥ 1,000 (1,000..1,000), n = 3 |" in text
+    (panel,) = figures(run)["step"].axes
+    hollow = [line for line in panel.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xdata().tolist() for line in hollow] == [[5], [5]]
+
+
+def test_a_column_of_its_own_says_who_is_censored(run):
+    levels = pd.read_csv(run / "levels.csv")
+    levels.assign(censored=1).to_csv(run / "levels.csv", index=False)
+    assert table(run).censored.tolist() == [2, 2, 2, 4, 3]
+
+
+def test_who_is_censored_is_not_known_without_a_column_or_curves(run):
+    (run / "curves.csv").unlink()
+    censor(run, 0, 1, 2)
+    assert table(run).censored.tolist() == [0] * 5
+
+
+def test_where_nearly_all_are_censored_there_is_one_panel_and_no_figure_of_steps(run):
+    censor(run, 0, 1, 2)
+    assert len(figures(run)["accuracy"].axes) == 1
+    assert figures(run)["step"] is None
+    assert "early_stop_vs_sparsity" not in {file.stem for file in draw([run])}
+    said = " ".join(text.get_text() for text in figures(run)["accuracy"].texts)
+    assert "No figure of early-stop steps: 100 % of the networks were still improving" in said
+
+
 def test_a_band_is_the_mean_and_range_at_every_step():
     rows = pd.DataFrame({"step": [0, 0, 10], "loss": [1.0, 3.0, 5.0]})
     assert band(rows, "step", "loss").values.tolist() == [[2, 1, 3], [5, 5, 5]]

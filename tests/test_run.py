@@ -14,7 +14,7 @@ from ltx.experiment.execute import execute
 
 LEVELS = (
     "config method role draw level seed density weights_remaining early_stop_step early_stop_val_loss "
-    "early_stop_test_accuracy final_test_accuracy final_train_accuracy steps seconds diverged "
+    "early_stop_test_accuracy final_test_accuracy final_train_accuracy steps seconds diverged censored "
     "early_stop_test_balanced_accuracy final_test_balanced_accuracy engine"
 ).split()
 CURVES = (
@@ -48,6 +48,27 @@ def test_there_is_a_row_for_every_network(tables):
     expected = {("ticket", 0, level) for level in range(3)}
     expected |= {(c, d, level) for c in ("reinit", "shuffle", "random") for d in (0, 1) for level in (1, 2)}
     assert set(networks.index) == expected
+
+
+def test_a_network_is_censored_whose_least_validation_loss_is_its_last(tables):
+    networks = tables["curves"].groupby(["role", "draw", "level", "seed"], sort=False).val_loss
+    last = networks.apply(lambda loss: loss.iloc[-1] == loss.min()).astype(int)
+    assert (
+        tables["levels"]
+        .set_index(last.index.names)
+        .censored.sort_index()
+        .equals(last.rename("censored").sort_index())
+    )
+
+
+def test_a_run_that_is_too_short_for_early_stop_says_so_once(tmp_path, ltx):
+    short = ["recipe.steps=50", "recipe.eval_every=10", "method.levels=1", "replicates=5"]
+    said = ltx("run", "config=digits_lenet", *short, f"out={tmp_path}").err
+    levels = pd.read_csv(next(tmp_path.rglob("levels.csv")))
+    censored = levels[(levels.level == 0) & (levels.role == "ticket")].censored.sum()
+    assert censored > 1
+    assert said.count("still improving") == 1
+    assert f"{censored} of 5 networks were still improving at the last step: raise recipe.steps" in said
 
 
 def test_a_control_has_its_ticket_s_density(tables):

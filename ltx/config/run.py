@@ -22,6 +22,7 @@ from ltx.errors import UserError, demand
 from ltx.knobs import Knobs, Rule, at_least, each, knob, one_of
 from ltx.methods.base import Method
 from ltx.models.base import Model, Shape
+from ltx.models.freeze import fixed, freeze
 from ltx.models.pretrained import brought, read
 from ltx.models.trial import demand_drawn, tried
 from ltx.pruning.controls import CONTROLS, REDRAWN
@@ -102,7 +103,7 @@ class Run(Knobs):
                 control in self.method.controls,
                 "controls",
                 self.controls,
-                f"this method's tickets can be compared with {', '.join(self.method.controls)} only",
+                f"this method's tickets can be compared with {', '.join(self.method.controls) or 'no control'} only",
             )
         if (kind := self.dataset.goal) is not None:
             goal = self.goal.of(kind)
@@ -149,8 +150,9 @@ class Run(Knobs):
         check_network(self.model, shape, outputs)
         with drawing(0):
             network = self.model.build(shape, outputs)
+            freeze(network, self.recipe.freeze)
             output = tried(network, shape, outputs, self.recipe.batch_size)
-        layers = Layers.of(network, self.prunable, output)
+        layers = Layers.of(network, self.prunable, output, fixed(network, *self.method.frozen(self.recipe)))
         if asked := self.redraws:
             with drawing(1):
                 demand_drawn(asked, network, self.model.build(shape, outputs), layers.prunable)

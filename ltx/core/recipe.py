@@ -97,6 +97,11 @@ class Recipe(Knobs):
         0.0, at_least(0.0), "gradients of all parameters together are scaled down to this norm; 0 = never"
     )
     augment: Augment = knob(Augment, None, "random crop and flip")
+    freeze: list[str] = knob(
+        [],
+        None,
+        "patterns of layers that nothing moves or prunes, BatchNorm's statistics included: [features.*]",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,6 +145,7 @@ class Recipe(Knobs):
             "warmup": warmup,
             "drops": drops,
             "eval_every": every,
+            "freeze": tuple(self.freeze),
         }
         return Plan(**({f.name: getattr(self, f.name) for f in fields(self)} | counted))
 
@@ -165,6 +171,7 @@ class Plan:
     precision: str
     clip_norm: float
     augment: Augment
+    freeze: tuple[str, ...] = ()  # patterns of layers that stay as they are
 
     def lr_at(self, step: int) -> float:
         """Learning rate of the 0-based step: linear warm-up from 0 (as open_lth), then the schedule."""

@@ -64,18 +64,28 @@ class Layers:
     shapes: dict[str, tuple[int, ...]]  # of every convolution's and dense layer's weights, prunable or not
     kinds: dict[str, str]  # conv | dense | output | shortcut
     prunable: tuple[str, ...]
-    scales: dict[str, int] = field(default_factory=dict)  # channels of every BatchNorm that scales them
+    scales: dict[str, int] = field(
+        default_factory=dict
+    )  # channels of every BatchNorm that scales them and learns
     reading: tuple[str, ...] = ()  # weights with a column for each input, a skip layer's first
+    fixed: frozenset[str] = frozenset()  # parameters and buffers that no ticket trains
 
     @classmethod
-    def of(cls, network: nn.Module, rule: Prunable, output: str | None) -> Layers:
-        """`output`: the weight of the layer that gives the outputs, as a trial of the network has found it."""
+    def of(
+        cls, network: nn.Module, rule: Prunable, output: str | None, fixed: frozenset[str] = frozenset()
+    ) -> Layers:
+        """`output`: the weight of the layer that gives the outputs, as a trial of the network has found it.
+
+        What is `fixed` is not pruned either: nothing is learned there that could tell what to prune.
+        """
         kinds = layer_kinds(network, output)
-        prunable = rule.names(kinds)
+        prunable = tuple(name for name in rule.names(kinds) if name not in fixed)
         if not prunable:
-            raise UserError(f"prunable.* leaves nothing to prune: the layers are {', '.join(kinds)}")
+            frozen = " and recipe.freeze leave" if fixed else " leaves"
+            raise UserError(f"prunable.*{frozen} nothing to prune: the layers are {', '.join(kinds)}")
         shapes = {name: tuple(network.get_parameter(name).shape) for name in kinds}
-        return cls(shapes, kinds, prunable, batchnorm_scales(network), input_weights(network))
+        scales = {name: n for name, n in batchnorm_scales(network).items() if name not in fixed}
+        return cls(shapes, kinds, prunable, scales, input_weights(network), fixed)
 
     @cached_property
     def sizes(self) -> dict[str, int]:

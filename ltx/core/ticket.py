@@ -88,6 +88,22 @@ class Ticket:
         }
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The training examples that each replicate trains on, and those that validate it instead of the split."""
+
+    train: Tensor  # [R, n] int64, places in the training split
+    val: Tensor  # [R, m] int64
+
+    def part(self, rows: range) -> Rows:
+        """Those of some replicates that stand side by side."""
+        return Rows(self.train[rows.start : rows.stop], self.val[rows.start : rows.stop])
+
+    def to(self, device: torch.device) -> Rows:
+        """The same on `device`."""
+        return Rows(self.train.to(device), self.val.to(device))
+
+
 Measure = Callable[[str], Tree]
 """(train | val | test) -> the loss and the goal's measures of every replicate, by name, [R] on the CPU."""
 
@@ -123,7 +139,7 @@ class Hooks:
 
 
 Key = tuple[int, str]
-"""The level and role of a round."""
+"""The level and name of a round."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +163,7 @@ class Round:
     # An optimizer's state to begin with, `Trained.optimizer`; none: fresh in every round, as in open_lth. Deviation
     # from Renda et al. 2020, whose code restores momentum with the weights.
     warm: Tree = field(default_factory=dict)
+    rows: Rows | None = None  # each replicate's own examples, of a fold or a resample; None: the splits
     keep_optimizer: bool = False  # whether the method wants to see that state at the end
     starts: tuple[int, ...] = ()  # each replicate's own start, where they differ
     channels: Tree = field(default_factory=dict)  # [R, channels] bool by group: the others are really cut
@@ -156,7 +173,7 @@ class Round:
 
     @property
     def key(self) -> Key:
-        return self.level, self.role
+        return self.level, self.name
 
     @property
     def apart(self) -> bool:
@@ -170,6 +187,7 @@ class Round:
             ticket=self.ticket.part(rows),
             channels=part(self.channels, rows),
             warm=part(self.warm, rows),
+            rows=self.rows and self.rows.part(rows),
             starts=self.starts[rows.start : rows.stop],
         )
 
@@ -213,6 +231,10 @@ class Curve:
         """Index of the evaluation with the least validation loss, found afterwards, [R] (LTH section 1, note 2)."""
         best = torch.where(self.val_loss.isfinite(), self.val_loss, torch.inf).argmin(1)
         return torch.where(self.measured().gather(1, best[:, None])[:, 0], best, self.last())
+
+    def censored(self) -> Tensor:
+        """Who was still improving, its least validation loss being the last: early stop is there or later, [R]."""
+        return self.early_stop() == self.last()
 
     def measured(self) -> Tensor:
         """Which evaluations each replicate was there for, [R, E] bool."""

@@ -71,9 +71,11 @@ def flatten(trained: Trained, mask: Tree) -> Tree:
 
 def unflatten(tree: Tree, at: dict[int, Tree], mask: Tree, device: torch.device) -> Trained:
     """The Trained that `flatten` took apart, weights on the device and measurements on the CPU."""
-    own = {
-        name: unpacked(part, mask[name][0].numel()).view_as(mask[name])
-        for name, part in below(tree, "mask/").items()
+    stored = below(tree, "mask/")
+    own = {  # in the ticket's order: a file's is that of the alphabet, and tables go by it
+        name: unpacked(stored[name], alive[0].numel()).view_as(alive)
+        for name, alive in mask.items()
+        if name in stored
     }
     return Trained(
         mask={name: alive.to(device) for name, alive in own.items()} or mask,

@@ -113,8 +113,20 @@ class Progress:
                 else ""
             )
         )
+        if (round.level, round.role) == (0, "ticket") and (warning := still_improving(trained)):
+            self.say(warning)
 
     def _say_again(self) -> None:
         if self.again:
             self.say(f"{self.again} rounds were trained before and are taken as they are")
             self.again = 0
+
+
+def still_improving(trained: Trained) -> str:
+    """A warning where early stop is only where training ended; nothing where every network had its minimum."""
+    sound = ~trained.diverged
+    censored, n = int((trained.curve.censored() & sound).sum()), int(sound.sum())
+    if not censored:
+        return ""
+    were = "network was" if n == 1 else f"networks {'was' if censored == 1 else 'were'}"
+    return f"{censored} of {n} {were} still improving at the last step: raise recipe.steps"

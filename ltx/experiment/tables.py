@@ -27,7 +27,7 @@ FOUND = [
     *NETWORK,
     *"density weights_remaining early_stop_step early_stop_val_loss".split(),
 ]
-SPENT = "steps seconds diverged".split()
+SPENT = "steps seconds diverged censored".split()
 
 Rows = list[tuple[Any, ...]]
 
@@ -92,7 +92,7 @@ class Record:
         ticket = round.ticket.masked(trained.mask)
         alive, density = self.task.alive(ticket).tolist(), self.task.density(ticket).tolist()
         curve = trained.curve
-        best, last = curve.early_stop(), curve.last()
+        best, last, censored = curve.early_stop(), curve.last(), curve.censored()
         further = [curve.further[f"test_{name}"] for name in self.task.goal.further]
         rows = []
         for r, key in enumerate(self._keys(round)):
@@ -108,6 +108,7 @@ class Record:
                 int(trained.steps[r]),
                 float(f"{trained.seconds / self.task.replicates:.3f}"),
                 int(trained.diverged[r]),
+                int(censored[r]),
                 *(number(value[r, e]) for value in further for e in (at, end)),
                 trained.engine,
             )

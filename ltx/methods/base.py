@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ltx.core.goal import Goal
-from ltx.core.recipe import Plan
+from ltx.core.recipe import Plan, Recipe
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Round, Ticket, Trained
 from ltx.data.base import Data
@@ -36,6 +36,10 @@ class Method(Knobs, ABC):
     def redraws(self) -> str:
         """The knob, as key=value, that asks for initial weights that are drawn once more; nothing if none does."""
         return ""
+
+    def frozen(self, recipe: Recipe) -> tuple[list[str], str]:
+        """Patterns of the layers that no ticket trains, and the key that has them."""
+        return recipe.freeze, "recipe.freeze"
 
     @abstractmethod
     def check(self, layers: Layers, plan: Plan | None) -> None:

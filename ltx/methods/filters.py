@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ltx.core.recipe import Plan, in_steps
+from ltx.core.recipe import Plan, Recipe, in_steps
 from ltx.core.task import Layers, Task
-from ltx.core.ticket import Round, Ticket, Tree
-from ltx.errors import UserError, demand
-from ltx.knobs import Knobs, above, at_least, each, knob, one_of
+from ltx.core.ticket import Round, Ticket, Tree, only
+from ltx.errors import UserError, demand, unknown
+from ltx.knobs import Knobs, Rule, above, at_least, each, knob, one_of
 from ltx.methods.base import Method, Search
 from ltx.methods.channels import mask
 from ltx.pruning import masks
-from ltx.pruning.channels import Groups, bundles, shrunk
+from ltx.pruning.channels import Groups, bundles, shrunk, tried
 from ltx.pruning.filters import MAPS, WEIGHTS, by_maps, by_weights, filters
 from ltx.pruning.size import size
 from ltx.streams import stream
 
 CRITERIA = ("taylor", "taylor_signed", "l1", "l2", "fpgm", "bn", "apoz", "random")
 TARGETS = ("filters", "weights", "macs")
+FRACTION = Rule(
+    "write PATTERN:FRACTION, as in stage1.*.conv1:0.6, with a fraction between 0 and 1",
+    lambda text: re.fullmatch(r"[^:]+:0?\.\d*[1-9]\d*", text) is not None,
+)
 CHUNK = 200
 """Examples whose feature maps are in memory at once."""
 
@@ -36,6 +42,11 @@ class Finetune(Knobs):
 
     steps: str = knob("1ep", None, "length of fine-tuning after each round")
     lr: float | None = knob(None, above(0), "constant learning rate; else the recipe's last")
+    freeze: list[str] = knob(
+        [],
+        None,
+        "layers that stay as they are then, and keep their filters; recipe.freeze is the first training's",
+    )
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,12 @@ class Filters(Method):
     criterion: str = knob("taylor", one_of(CRITERIA), "what the filters that stay have most of")
     scope: str = knob(
         "global", one_of(("global", "layer")), "rank all filters together | those of each layer"
+    )
+    layers: list[str] = knob(
+        [],
+        each(FRACTION),
+        "with scope=layer, instead of per_round: fractions of some layers' filters, as in [stage1.*.conv1:0.6]; "
+        "the other layers keep theirs",
     )
     rounds: int = knob(5, at_least(1), "how often to prune", grows=True)
     per_round: float = knob(
@@ -80,9 +97,10 @@ class Filters(Method):
             self.per_round,
             f"with method.target={self.target} it is a fraction below 1",
         )
-        share = self.per_round * self.rounds
+        most = max((share for _, share in self.fractions), default=self.per_round)
+        share = most * self.rounds
         demand(
-            self.per_round >= 1 or share < 1,
+            most >= 1 or share < 1,
             "method.rounds",
             self.rounds,
             f"they would prune {share:.3g} of all",
@@ -93,10 +111,26 @@ class Filters(Method):
             self.scope,
             "within layers a fraction of the filters is pruned",
         )
+        demand(self.scope == "layer" or not self.layers, "method.layers", self.layers, "it needs scope=layer")
+
+    @property
+    def fractions(self) -> list[tuple[str, float]]:
+        """The patterns of `layers`, and what fraction of such a layer's filters each round prunes."""
+        parts = (text.rpartition(":") for text in self.layers)
+        return [(pattern, float(fraction)) for pattern, _, fraction in parts]
+
+    def fraction(self, layer: str) -> float:
+        """What fraction of a layer's filters each round prunes."""
+        named = (share for pattern, share in self.fractions if fnmatch(layer, pattern))
+        return next(named, 0.0) if self.layers else self.per_round
 
     @property
     def redraws(self) -> str:
         return f"method.scratch=[{','.join(self.scratch)}]" if self.scratch else ""
+
+    def frozen(self, recipe: Recipe) -> tuple[list[str], str]:
+        """What fine-tuning leaves alone: a head may be trained first, and all of the network after each pruning."""
+        return self.finetune.freeze, "method.finetune.freeze"
 
     def check(self, layers: Layers, plan: Plan | None) -> None:
         if "conv" not in layers.kinds.values():
@@ -140,6 +174,10 @@ class Filters(Method):
                 self.rounds,
                 f"at most {most}: there are {total} filters",
             )
+        for pattern, _ in self.fractions:
+            if not any(fnmatch(name, pattern) for name in found):
+                raise unknown("method.layers", pattern, found)
+        tried(task.network, task.data.shape, found)
         if self.criterion == "bn":
             found = {name: group for name, group in found.items() if group.scales}
         return found
@@ -149,7 +187,7 @@ class Filters(Method):
         steps = in_steps("method.finetune.steps", self.finetune.steps, plan.epoch)
         demand(steps >= 1, "method.finetune.steps", self.finetune.steps, "train for at least one step")
         rate = self.finetune.lr or plan.lr_at(plan.steps - 1)
-        return replace(plan.constant(rate), steps=steps)
+        return replace(plan.constant(rate), steps=steps, freeze=tuple(self.finetune.freeze))
 
     # -- which filters stay
 
@@ -157,13 +195,17 @@ class Filters(Method):
         """The filters alive after so many rounds, [R, channels] bool by group; at least one of each."""
         scores = {name: torch.where(alive[name], scores[name], -torch.inf) for name in groups}
         if self.scope == "layer":
-            share = 1 - self.per_round * level
-            return {name: top(scores[name], round(g.channels * share)) for name, g in groups.items()}
+            stay = {
+                name: 1 - self.fraction(name) * level for name in groups
+            }  # whole filters, as Li et al. cut
+            return {
+                name: top(scores[name], int(g.channels * stay[name] + 1e-9)) for name, g in groups.items()
+            }
         total = sum(group.channels for group in groups.values())
         if self.target == "filters":
             least = self.per_round if self.per_round >= 1 else self.per_round * total
             return masks.connected(scores, total - round(least * level))
-        rows = [self.fitting(task, only_row(scores, r), level) for r in range(task.replicates)]
+        rows = [self.fitting(task, only(scores, r), level) for r in range(task.replicates)]
         return {name: torch.cat([row[name] for row in rows]) for name in groups}
 
     def fitting(self, task: Task, scores: Tree, level: int) -> Tree:
@@ -229,13 +271,14 @@ class Filters(Method):
                 steps=round(plan.steps * longer),
                 drops=tuple(round(drop * longer) for drop in plan.drops),
                 warmup=round(plan.warmup * longer),
+                freeze=(),
             )
             start = ticket.rewound(task.initial("scratch", level))
             yield Round(level, start, long, role=f"scratch_{name}", channels=alive, found_by={})
 
     @staticmethod
     def longer(task: Task, alive: Tree) -> float:
-        """How many more steps the smaller networks take for the multiply-accumulates of the whole, in the mean."""
+        """How many more steps have the multiply-accumulates of the whole, in the mean; Liu et al. stop at twice."""
         shape = task.data.shape
         small = [
             size(shrunk(task.network(), shape, {n: row[r] for n, row in alive.items()}).network, shape).macs
@@ -247,10 +290,6 @@ class Filters(Method):
 def top(scores: Tensor, count: int) -> Tensor:
     """The `count` best of each row, at least one."""
     return masks.top(scores, torch.ones_like(scores, dtype=torch.bool), max(1, count))
-
-
-def only_row(scores: Tree, r: int) -> Tree:
-    return {name: tensor[r : r + 1] for name, tensor in scores.items()}
 
 
 def loaded(task: Task, weights: Tree) -> nn.Module:

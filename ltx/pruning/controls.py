@@ -28,8 +28,9 @@ def shuffled(task: Task, round: Round, draw: int) -> Tree:
 
 
 def reinit(task: Task, round: Round, draw: int) -> Ticket:
-    """The ticket's mask over a new initialisation (LTH section 2, "random reinitialization")."""
-    return round.ticket.rewound(task.initial("reinit", round.level, draw))
+    """The ticket's mask over a new initialisation (LTH section 2, "random reinitialization") of all that learns."""
+    fixed = {name: round.ticket.weights[name] for name in task.layers.fixed}
+    return round.ticket.rewound(task.initial("reinit", round.level, draw) | fixed)
 
 
 def shuffle(task: Task, round: Round, draw: int) -> Ticket:

@@ -95,10 +95,12 @@ OVER = {"neurons": neurons, "inputs": inputs, "outgoing": outgoing}
 def fits(over: str, layers: Layers) -> bool:
     """Whether a network has such groups."""
     inner = [name for name in layers.prunable if layers.kinds[name] != "output"]
-    return bool(layers.reading if over == "inputs" else inner)
+    reading = layers.reading if set(layers.reading).isdisjoint(layers.fixed) else ()
+    return bool(reading if over == "inputs" else inner)
 
 
 def groups_of(task: Task, over: str) -> list[Groups]:
     """The groups of a network, layer by layer."""
-    shapes = {name: tensor.shape for name, tensor in tensors(task.network()).items()}
+    learning = {name: t for name, t in tensors(task.network()).items() if name not in task.layers.fixed}
+    shapes = {name: tensor.shape for name, tensor in learning.items()}
     return OVER[over](task, shapes)

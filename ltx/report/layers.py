@@ -5,8 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from ltx.report.runs import NETWORK, Experiment, few
+from ltx.report.runs import NETWORK, Experiment
 from ltx.report.tables import NONE, Section, Sheet, percent
+
+BESIDE = 3
+"""Experiments that have panels or tables of their own beside each other."""
 
 LEVELS = 7  # columns of a table
 SUMMED = ["kept", "size", "among", "shared", "expected", "dead_outputs", "dead_inputs"]
@@ -98,3 +101,10 @@ def spread(values: Sequence[int], most: int) -> list[int]:
     if len(values) <= most:
         return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def few(experiments: Sequence[Experiment]) -> tuple[Sequence[Experiment], list[str]]:
+    """The experiments that stand beside each other where each needs room of its own, and a note on the others."""
+    if len(experiments) <= BESIDE:
+        return experiments, []
+    return experiments[:BESIDE], [f"Shown: the first {BESIDE} of {len(experiments)} lines of tickets."]

@@ -79,7 +79,8 @@ def sections(page: Page, parts: Sequence[str], tolerance: float) -> list[Section
     if "means" in parts:
         found.append((tables.means(summary), tables.captions(summary, tolerance, page.notes)))
     if "matching" in parts and (len(page.experiments) > 1 or "means" not in parts):
-        known = [tables.match_rule(tolerance), tables.averaged(summary), *page.notes]
+        improving = tables.still_improving(summary)
+        known = [tables.match_rule(tolerance), tables.averaged(summary), *improving, *page.notes]
         found.append((tables.smallest(summary, tolerance), known if "means" not in parts else []))
     if "differences" in parts and len(page.differences):
         found.append((tables.gaps(page.differences), [tables.PAIRED]))

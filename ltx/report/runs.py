@@ -16,7 +16,7 @@ from ltx.manifest import notes
 from ltx.schema import MANIFEST
 
 NETWORK = ["role", "draw", "level", "seed"]  # what names one trained network within a run
-
+PATH = ["seed", "point", "lambda", "features", "val_loss", "val_measure", "test_measure"]
 COLUMNS = {
     "levels.csv": [
         *("config", "method", *NETWORK, "density", "weights_remaining", "diverged", "early_stop_step"),
@@ -43,19 +43,19 @@ COLUMNS = {
     "draws.csv": ["seed", "ratio", "epoch", "emerged"],
     "distances.csv": ["seed", "ratio", "epoch", "earlier", "distance"],
     "gammas.csv": ["seed", "when", "low", "high", "channels"],
-    "path.csv": ["seed", "point", "lambda", "features", "val_loss", "val_measure", "test_measure"],
-    "importance.csv": ["seed", "feature", "rank", "lambda"],
+    **dict.fromkeys(("path.csv", "resampled.csv"), PATH),
+    **{name: ["seed", "feature", "rank", "lambda"] for name in ("importance.csv", "selection.csv")},
+    "trees.csv": ["seed", "level", "features"],
     "groups.csv": ["seed", "level", "lambda", "layer", "groups", "kept"],
 }
-WHERE_MEASURED = ("total_cpu_joules", "total_gpu_joules")  # columns that a table may lack
+MAY_LACK = ("total_cpu_joules", "total_gpu_joules", "censored")  # columns that a table may be without
 WORDS = dict.fromkeys(
     ("config", "method", "role", "layer", "group", "when", "architecture", "feature"), str
 )  # never read as numbers
-SHARES = {"density", "diverged"}
+SHARES = {"density", "diverged", "censored"}
 COUNTS = {*NETWORK, "weights_remaining", "early_stop_step", "step", "size", "kept", "macs", "parameters"}
 ROUNDING = 1e-6  # of a mean of float32
 
-BESIDE = 3
 SEARCH = "search"  # the role of a training that only finds tickets: it is paid for, not compared
 GROUPS = ("config", "method", "model", "dataset")  # settings that are names; what else they set hangs below
 
@@ -151,7 +151,7 @@ def read_run(path: Path) -> Run:
     """The run in folder `path`, whatever of it is written so far; a UserError if its levels.csv is damaged."""
     manifest = mapping(read_json, path / "manifest.json", MANIFEST)
     config = mapping(read_yaml, path / "config.yaml")
-    levels = read_table(path / "levels.csv")
+    levels = with_censored(path, read_table(path / "levels.csv"))
     names = {key: str(levels[key].iloc[0]) for key in ("config", "method")} if len(levels) else {}
     rest = flat(config or {name: manifest.get(name) for name in ("model", "dataset")})
     rest = {key.removesuffix(".name") if key[:-5] in GROUPS else key: value for key, value in rest.items()}
@@ -160,6 +160,23 @@ def read_run(path: Path) -> Run:
     settings = names | {key: value for key, value in rest.items() if key not in POOLED and key not in names}
     status = str(manifest.get("status", "unknown"))
     return Run(path, levels, status, settings, known=bool(config), notes=notes(path, manifest))
+
+
+def with_censored(path: Path, levels: pd.DataFrame) -> pd.DataFrame:
+    """Levels with the column `censored`, where a run's own lack it made from its curves; NaN without these.
+
+    A network is censored whose least validation loss is its last: how soon it would have stopped is not known.
+    """
+    if "censored" in levels:
+        return levels
+    try:
+        curves = read_table(path / "curves.csv")
+    except UserError:  # told by whoever draws them
+        curves = empty("curves")
+    last = curves.groupby(NETWORK).step.max().rename("last").reset_index()
+    ends = levels[NETWORK].merge(last.astype(levels[NETWORK].dtypes), how="left", on=NETWORK)["last"]
+    known, at = ends.notna().to_numpy(), pd.to_numeric(ends).fillna(0).to_numpy()
+    return levels.assign(censored=(levels.early_stop_step >= at).astype(float).where(known))
 
 
 def empty(name: str) -> pd.DataFrame:
@@ -178,7 +195,7 @@ def read_table(path: Path, *, every: bool = False) -> pd.DataFrame:
         whole = content[: content.rfind(b"\n") + 1]
         if not whole:
             return empty(path.stem)
-        used = {*columns, *WHERE_MEASURED}
+        used = {*columns, *MAY_LACK}
         frame = pd.read_csv(io.BytesIO(whole), dtype=WORDS, usecols=lambda name: every or name in used)
     except FileNotFoundError:
         return empty(path.stem)
@@ -266,7 +283,7 @@ def merge(runs: Sequence[Run]) -> Experiment:
 
 def disagreement(levels: pd.DataFrame) -> list[str]:
     """A note on networks of which several runs tell other numbers: one seed has one result."""
-    told = levels.drop(columns=["run", "config"]).drop_duplicates()
+    told = levels.drop(columns=["run", "config", "censored"]).drop_duplicates()
     if not (other := told[told.duplicated(NETWORK)].drop_duplicates(NETWORK)).empty:
         first = other.iloc[0]
         where = f"{first.role} of level {first.level}, seed {first.seed}"
@@ -275,13 +292,6 @@ def disagreement(levels: pd.DataFrame) -> list[str]:
             "`ltx verify` tells whether one is damaged."
         ]
     return []
-
-
-def few(experiments: Sequence[Experiment]) -> tuple[Sequence[Experiment], list[str]]:
-    """The experiments that stand beside each other where each needs room of its own, and a note on the others."""
-    if len(experiments) <= BESIDE:
-        return experiments, []
-    return experiments[:BESIDE], [f"Shown: the first {BESIDE} of {len(experiments)} lines of tickets."]
 
 
 def stack(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

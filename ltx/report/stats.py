@@ -24,14 +24,16 @@ def summarize(experiments: Sequence[Experiment], layout: Layout, *, interval: bo
     """One row per line and level over the networks that did not diverge.
 
     A line is a role of an experiment, named as in `layout.named`. Accuracies and densities are fractions; `n`
-    counts networks (seeds times draws). As an `interval`, `low` and `high` are the ends of the 95 % t-interval
+    counts networks (seeds times draws), `censored` those of them (`networks`, whatever `n` counts) whose early stop
+    is only where training ended. As an `interval`, `low` and `high` are the ends of the 95 % t-interval
     of the mean over seeds instead of `min` and `max`, draws are averaged within their seed first, and `n`
     counts seeds.
     """
     rows = stacked(experiments)
     sound = rows.diverged == 0
-    groups = rows.assign(n=sound, diverged=~sound, **rows[MEASURES].where(sound)).groupby(KEY, sort=False)
-    counts = groups[["n", "diverged"]].sum().astype(int)
+    told = {"n": sound, "diverged": ~sound, "networks": sound, "censored": sound & (rows.censored == 1)}
+    groups = rows.assign(**told, **rows[MEASURES].where(sound)).groupby(KEY, sort=False)
+    counts = groups[list(told)].sum().astype(int)
     of = rows[sound].groupby(KEY)[["seed", "draw"]].nunique()
     counts = counts.join(of.rename(columns={"seed": "seeds", "draw": "draws"}))
     counts[["seeds", "draws"]] = counts[["seeds", "draws"]].fillna(0).astype(int)
@@ -80,6 +82,15 @@ def intervals(groups: "pd.api.typing.DataFrameGroupBy[Any, Any]") -> pd.DataFram
 def ends(table: pd.DataFrame) -> tuple[str, str]:
     """What the bars of a summary reach from and to: `min` and `max`, or `low` and `high` of an interval."""
     return ("low", "high") if f"{MEASURES[0]}_low" in table else ("min", "max")
+
+
+MOSTLY = 0.8
+"""Where a larger share of networks is censored, the steps of early stop say how long training was, no more."""
+
+
+def censored(table: pd.DataFrame) -> float:
+    """The share of a summary's networks that were still improving at the last step."""
+    return float(table.censored.sum() / max(table.networks.sum(), 1))
 
 
 def dense(table: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ltx.report.stats import LEVEL, SAME, Matching, Row, ends, matching
+from ltx.report.stats import LEVEL, SAME, Matching, Row, censored, ends, matching
 
 NONE = "–"
 
@@ -43,12 +43,15 @@ def accuracy(row: Row, measure: str, ranged: bool) -> str:
 
 
 def step(row: Row, measure: str, ranged: bool) -> str:
-    """Mean number of training steps, with its spread if there is one to show."""
+    """Mean number of training steps, with its spread if there is one to show; `≥` where it is only a bound."""
+    least = "≥ " if row["censored"] else ""
     if f"{measure}_high" in row:
         mean, high = (row[f"{measure}_{statistic}"] for statistic in ("mean", "high"))
-        return f"{mean:,.0f} ± {high - mean:,.0f}" if ranged and row["n"] > 1 else f"{mean:,.0f}"
+        return (
+            f"{least}{mean:,.0f} ± {high - mean:,.0f}" if ranged and row["n"] > 1 else f"{least}{mean:,.0f}"
+        )
     mean, low, high = (f"{row[f'{measure}_{statistic}']:,.0f}" for statistic in ("mean", "min", "max"))
-    return f"{mean} ({low}..{high})" if ranged and row["n"] > 1 else mean
+    return f"{least}{mean} ({low}..{high})" if ranged and row["n"] > 1 else f"{least}{mean}"
 
 
 SHOWN = {
@@ -210,6 +213,16 @@ def averaged(table: pd.DataFrame) -> str:
     )
 
 
+def still_improving(table: pd.DataFrame) -> list[str]:
+    """A note on the networks whose early stop is only where training ended; none where there are none."""
+    if not (count := int(table.censored.sum())):
+        return []
+    return [
+        f"Censored: {count} of {table.networks.sum()} networks ({100 * censored(table):.0f} %) were still improving "
+        "at the last step, and stop early there or later (≥): raise recipe.steps."
+    ]
+
+
 def match_rule(tolerance: float) -> str:
     """What matching means here."""
     within = f" minus {100 * tolerance:g} points" if tolerance else ""
@@ -228,6 +241,7 @@ def captions(table: pd.DataFrame, tolerance: float = 0.0, notes: Sequence[str] =
     several = table.experiment.nunique() > 1  # then a table tells which match
     return [
         averaged(table),
+        *still_improving(table),
         match_rule(tolerance),
         *([] if several else map(describe, matching(table, tolerance))),
         *(

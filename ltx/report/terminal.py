@@ -21,6 +21,7 @@ from ltx.report.tables import (
     panels,
     places,
     smallest,
+    still_improving,
 )
 
 Columns = Mapping[str, Sequence[str]]
@@ -33,7 +34,8 @@ def print_tables(comparison: Comparison, console: Console, parts: Sequence[str])
             print_means(page, console, comparison.tolerance)
         if "matching" in parts and (parts == ["matching"] or len(page.experiments) > 1):
             print_sheets(page.name, smallest(page.summary, comparison.tolerance), console)
-            note(console, [match_rule(comparison.tolerance)] if "means" not in parts else [])
+            known = [match_rule(comparison.tolerance), *still_improving(page.summary)]
+            note(console, known if "means" not in parts else [])
         if "differences" in parts and len(page.differences):
             first = gaps(page.differences)
             shown = first if parts == ["differences"] else first[: len(panels(page.differences))]

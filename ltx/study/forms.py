@@ -103,10 +103,10 @@ def sorted_out(paths: list[Path]) -> dict[Path, list[Path | None]]:
 
 
 def home(file: Path, runs: list[Path]) -> Path:
-    """The run that a file is measured on: the one whose folder holds it, else the first one given."""
+    """The run that a file is measured on: of those given the one that holds it, else the first; else any above it."""
     above = [folder for folder in file.resolve().parents if (folder / "manifest.json").is_file()]
     mine = [run for run in runs if run.resolve() in above]
-    found = [*mine, *above, *runs]
+    found = [*mine, *runs, *above]
     demand(bool(found), "FILE", file, "name the run whose data it is for as well, as in `ltx bench RUN FILE`")
     return found[0]
 

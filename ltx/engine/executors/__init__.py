@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ltx.core.task import Task
 from ltx.core.ticket import Round
-from ltx.engine.executors.base import Executor
+from ltx.engine.executors.base import Executor, network_of
 from ltx.engine.executors.channels import Channels
 from ltx.engine.executors.separate import Separate
 from ltx.engine.executors.skip import StackedSkip
@@ -29,5 +29,5 @@ EXECUTORS: tuple[type[Executor], ...] = (Channels, Sparse, Stacked, StackedSkip,
 
 def choose(task: Task, round: Round) -> type[Executor]:
     """The fastest way of executing the task's network under the round's mask."""
-    network = task.network()
+    network = network_of(task, round)
     return next(way for way in EXECUTORS if way.suits(network, task, round))

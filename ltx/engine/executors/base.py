@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Tree
 from ltx.models.base import tensors
+from ltx.models.freeze import freeze
+
+
+def network_of(task: Task, round: Round) -> nn.Module:
+    """One network as the round trains it, its values of no account: what the plan freezes is frozen."""
+    return freeze(task.network(), round.plan.freeze)
 
 
 class Executor(ABC):

@@ -11,6 +11,7 @@ from ltx.core.task import Task
 from ltx.core.ticket import Round, Ticket, Tree
 from ltx.engine.executors.base import Executor
 from ltx.engine.executors.separate import Separate
+from ltx.models.freeze import freeze
 from ltx.pruning.channels import shrunk
 
 
@@ -28,7 +29,8 @@ class Channels(Executor):
         self.shrunk = shrunk(task.network(), task.data.shape, kept)
         self.rest = round.ticket.start()
         small = Ticket(self.shrunk.take(round.ticket.weights), self.shrunk.take(round.ticket.mask))
-        self.inner = Separate(task, replace(round, ticket=small), [self.shrunk.network])
+        network = freeze(self.shrunk.network, round.plan.freeze)
+        self.inner = Separate(task, replace(round, ticket=small), [network])
         self.leaves, self.gradients = self.inner.leaves, self.inner.gradients
         self.running = self.inner.running
 

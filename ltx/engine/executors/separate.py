@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Tree
-from ltx.engine.executors.base import Dense
+from ltx.engine.executors.base import Dense, network_of
 from ltx.engine.executors.graph import read
 from ltx.models.base import evaluating, tensors
 from ltx.streams import seeded
@@ -36,7 +36,7 @@ class Separate(Dense):
     def __init__(self, task: Task, round: Round, networks: Sequence[nn.Module] = ()) -> None:
         """`networks`: what is to be computed if not the task's own, one a replicate."""
         # Each built anew: a copy of a module would lose the hooks of its tensors.
-        self.networks = list(networks) or [task.network() for _ in task.seeds]
+        self.networks = list(networks) or [network_of(task, round) for _ in task.seeds]
         super().__init__(self.networks[0], round)
         self.goal, self.seeds = task.goal, task.seeds
         self.layout = layout(self.networks[0])

@@ -15,7 +15,7 @@ from ltx.core.recipe import Plan
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Tree
 from ltx.engine.executors.assembly import Assembly, Parts, assemblable
-from ltx.engine.executors.base import Executor
+from ltx.engine.executors.base import Executor, network_of
 from ltx.engine.executors.graph import Node, as_image, read, shapes
 from ltx.engine.kernels.lanes import BLOCK, Port
 from ltx.engine.kernels.library import best
@@ -50,7 +50,7 @@ class Sparse(Executor):
         return nodes is not None and all(worth(nodes, task, round.ticket.mask))
 
     def __init__(self, task: Task, round: Round) -> None:
-        network = task.network()
+        network = network_of(task, round)
         nodes = graph(network, task.data.shape)
         assert nodes is not None
         self.goal, self.batch = task.goal, round.plan.batch_size
@@ -178,6 +178,8 @@ def demand_engine(task: Task, plan: Plan) -> None:
         task.engine,
         f"it needs recipe.precision=float32, not {plan.precision}",
     )
+    frozen = ", ".join(plan.freeze)
+    demand(not frozen, key, task.engine, f"recipe.freeze=[{frozen}] needs engine=dense (auto takes it)")
     nodes = graph(task.network(), task.data.shape)
     known = nodes is not None and bool(ways_of(nodes, task, {}))
     demand(known, key, task.engine, "it does not know all of this network's layers; choose auto or dense")

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ltx.core.task import Task
 from ltx.core.ticket import Round
-from ltx.engine.executors.base import Dense
+from ltx.engine.executors.base import Dense, network_of
 
 DEFAULT = {"start_dim": 1, "end_dim": -1}  # of a flattening
 OBSERVERS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -32,7 +32,7 @@ class Stacked(Dense):
 
     def __init__(self, task: Task, round: Round, within: str = "") -> None:
         """`within`: the part of the network that is such a stack of layers."""
-        network = task.network()
+        network = network_of(task, round)
         super().__init__(network, round)
         self.goal, batch = task.goal, round.plan.batch_size
         layers = network.get_submodule(within).named_children()

@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from ltx.report.figures import style
 from ltx.report.figures.lines import count, title
 from ltx.report.figures.style import DASHES
-from ltx.report.runs import Experiment, few
+from ltx.report.layers import few
+from ltx.report.runs import Experiment
 from ltx.report.stats import band, ends
 from ltx.report.tables import percent
 

@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from ltx.report.figures import style
 from ltx.report.figures.lines import title
 from ltx.report.figures.style import COLOURS, DASHES, MARKERS
-from ltx.report.runs import Experiment, few
+from ltx.report.layers import few
+from ltx.report.runs import Experiment
 
 
 def density_per_layer(experiments: Sequence[Experiment], summary: pd.DataFrame) -> Figure | None:

@@ -20,6 +20,8 @@ BARS = {
 }
 LINES = 12  # in a panel: with more, controls are left to the tables
 SERIES = 24  # in a panel: of more, some
+AT_LEAST = "^"  # hollow: a mean of steps that is only a bound
+HOLLOW = "Hollow, upward: at least so many, networks were still improving at the last step."
 NAMED = 4  # lines in a note; dense levels in a panel
 
 
@@ -80,12 +82,17 @@ def against_sparsity(
     """Every line of `measure` as means with bars, and the dense mean as a dotted level."""
     for line, rows in summary.groupby("line", sort=False):
         mean, low, high = (scale * rows[f"{measure}_{what}"].to_numpy() for what in ("mean", *ends(summary)))
-        style = look[str(line)]
+        style, order = look[str(line)], 3 if rows.role.iloc[0] == "ticket" else 2.5
         axes.errorbar(
             100 * rows.density.to_numpy(), mean, yerr=np.maximum([mean - low, high - mean], 0), label=line,
             color=style.colour, linestyle=style.dash, marker=style.marker,
-            elinewidth=0.8, capsize=1.5, capthick=0.8, zorder=3 if rows.role.iloc[0] == "ticket" else 2.5,
+            elinewidth=0.8, capsize=1.5, capthick=0.8, zorder=order,
         )  # fmt: skip
+        if measure == "early_stop_step" and (bound := rows.censored.to_numpy() > 0).any():
+            axes.plot(
+                100 * rows.density.to_numpy()[bound], mean[bound], linestyle="", marker=AT_LEAST, markersize=6,
+                markerfacecolor="white", markeredgecolor=style.colour, zorder=order + 0.1,
+            )  # fmt: skip
     baselines = levels(summary, measure)
     for _, row in baselines.iterrows():
         colour = look[row.line].colour if len(baselines) > 1 else GREY

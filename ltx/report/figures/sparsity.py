@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from ltx.report.figures import style
 from ltx.report.figures.lines import (
+    HOLLOW,
     NAMED,
     against_sparsity,
     bars,
@@ -20,10 +21,12 @@ from ltx.report.figures.lines import (
     title,
     visible,
 )
+from ltx.report.stats import MOSTLY, censored
 
 ROWS = 6  # of panels in a figure of one config
 PANELS = 12  # in a figure of all configs
 FIGURES = 2  # of all configs
+ALIKE = 5e-4  # means that no figure tells apart
 MEASURES = {
     "early_stop_test_accuracy": "At early stop",
     "final_test_accuracy": "At the end of training",
@@ -31,33 +34,42 @@ MEASURES = {
 
 
 def accuracy_vs_sparsity(summary: pd.DataFrame, general: Sequence[str] = ()) -> Figure:
-    """Test accuracy at early stop and at the end of training over percent of weights remaining."""
+    """Test accuracy at early stop and at the end of training over percent of weights remaining.
+
+    One panel has both where they are the same: networks that were still improving stop early at the end.
+    """
+    measures = one_or_two(summary)
     summary, notes = readable(summary)
-    notes += general
+    notes += [*no_steps(summary), *general]
     panels = list(summary.panel.unique())
     if len(panels) > ROWS:
         notes.append(f"Shown: the first {ROWS} of {len(panels)} panels; the tables have all.")
     rows = [summary[summary.panel == panel] for panel in panels[:ROWS]]
     shown = pd.concat(rows)
-    low, below = visible(shown, list(MEASURES))
+    low, below = visible(shown, list(measures))
     handles, notes = legend(shown), [bars(summary), *notes, *cut(low, below)]
     names = [
         f"{panel}: {name[0].lower()}{name[1:]}{base}" if panel else f"{name}{base}"
         for panel, here in zip(panels, rows, strict=False)
-        for measure, name in MEASURES.items()
+        for measure, name in measures.items()
         for base in [baseline_text(here, measure)]
     ]
     figure, axes = style.sheet(
-        *(title(summary), len(rows), 2),
+        *(title(summary), len(rows), len(measures)),
         height=2.6 if len(rows) == 1 else 1.9,
         below=style.below(handles, notes),
         names=names,
     )
-    look, limits = looks(shown), style.limits(100 * low, 100 * highest(shown, list(MEASURES)), least=0.1)
+    look, limits = looks(shown), style.limits(100 * low, 100 * highest(shown, list(measures)), least=0.1)
     for place, (here, row) in enumerate(zip(rows, axes, strict=True), start=1):
-        for panel, measure in zip(row, MEASURES, strict=True):
+        for panel, measure in zip(row, measures, strict=True):
             against_sparsity(panel, here, measure, look, scale=100)
-            style.sparsity_axis(panel, shown.density.tolist(), apart=0.11, bare=len(rows) == 1)
+            style.sparsity_axis(
+                panel,
+                shown.density.tolist(),
+                apart=0.11 if len(measures) == 2 else 0.055,
+                bare=len(rows) == 1,
+            )
             panel.set_xlabel(panel.get_xlabel() if place == len(rows) else "")
         row[0].set_ylim(limits)
         row[0].set_ylabel("Test accuracy (%)")
@@ -65,8 +77,29 @@ def accuracy_vs_sparsity(summary: pd.DataFrame, general: Sequence[str] = ()) -> 
     return figure
 
 
-def early_stop_vs_sparsity(summary: pd.DataFrame, general: Sequence[str] = ()) -> Figure:
-    """The step of minimum validation loss over percent of weights remaining."""
+def one_or_two(summary: pd.DataFrame) -> dict[str, str]:
+    """The accuracies that a figure shows, with the names of their panels."""
+    early, final = (summary[f"{measure}_mean"] for measure in MEASURES)
+    if censored(summary) > MOSTLY or (early - final).abs().max() < ALIKE:
+        return {"early_stop_test_accuracy": "At early stop, here the end of training"}
+    return MEASURES
+
+
+def no_steps(summary: pd.DataFrame) -> list[str]:
+    """Why there is no figure of early-stop steps, where there is none."""
+    if (share := censored(summary)) <= MOSTLY:
+        return []
+    return [
+        f"No figure of early-stop steps: {100 * share:.0f} % of the networks were still improving at the last step. "
+        "Raise recipe.steps."
+    ]
+
+
+def early_stop_vs_sparsity(summary: pd.DataFrame, general: Sequence[str] = ()) -> Figure | None:
+    """The step of minimum validation loss over percent of weights remaining; None where nearly all are censored."""
+    if censored(summary) > MOSTLY:
+        return None
+    general = [*([HOLLOW] if summary.censored.any() else []), *general]
     summary, notes = readable(summary)
     notes += general
     panels = list(summary.panel.unique())
