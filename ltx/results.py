@@ -70,6 +70,12 @@ class Results:
     """of LassoNet: a row per point of every seed's path"""
     importance: pd.DataFrame
     """of LassoNet: of every feature and seed, its rank (1 = left last) and the lambda at which it left for good"""
+    resampled: pd.DataFrame
+    """of LassoNet on folds or halves: a row per point of every one's path, its validation on what was left out"""
+    selection: pd.DataFrame
+    """of LassoNet on folds or halves: rank and lambda of every feature, as `importance` has them"""
+    trees: pd.DataFrame
+    """of LassoNet: how good extremely randomised trees are with each ticket's features"""
     groups: pd.DataFrame
     """of group lasso: how many neurons, filters or inputs of each layer every lambda leaves"""
 

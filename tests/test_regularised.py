@@ -74,9 +74,12 @@ def test_l1_leaves_exactly_what_is_not_zero(tmp_path):
     assert paid.tolist() == [0, 120, 240]  # warm: the second lambda needed the first
 
 
-def test_a_lambda_that_empties_a_layer_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"method.lambdas=\[1000.0\]: 1000 leaves nothing of 1.weight"):
-        ran(tmp_path, "method=group_lasso", "method.lambdas=[1000]")
+def test_a_lambda_that_empties_a_layer_ends_the_list(tmp_path):
+    results = ran(tmp_path, "method=group_lasso", "method.lambdas=[0.02,1000,2000]")
+    assert results.manifest["status"] == "complete"
+    assert results.manifest["ended"].startswith("lambda 1000 leaves nothing of 1.weight")
+    levels = results.levels
+    assert levels[levels.role == "ticket"].level.max() == 1
 
 
 def test_inputs_need_a_layer_that_reads_them():

@@ -79,6 +79,22 @@ class Ticket:
         }
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The training examples that each replicate trains on, and those that validate it instead of the split."""
+
+    train: Tensor  # [R, n] int64, places in the training split
+    val: Tensor  # [R, m] int64
+
+    def only(self, r: int) -> Rows:
+        """One replicate's, still stacked: R = 1."""
+        return Rows(self.train[r : r + 1], self.val[r : r + 1])
+
+    def to(self, device: torch.device) -> Rows:
+        """The same on `device`."""
+        return Rows(self.train.to(device), self.val.to(device))
+
+
 Measure = Callable[[str], Tree]
 """(train | val | test) -> the loss and the goal's measures of every replicate, by name, [R] on the CPU."""
 
@@ -114,7 +130,7 @@ class Hooks:
 
 
 Key = tuple[int, str]
-"""The level and role of a round."""
+"""The level and name of a round."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +154,7 @@ class Round:
     # An optimizer's state to begin with, `Trained.optimizer`; none: fresh in every round, as in open_lth. Deviation
     # from Renda et al. 2020, whose code restores momentum with the weights.
     warm: Tree = field(default_factory=dict)
+    rows: Rows | None = None  # each replicate's own examples, of a fold or a resample; None: the splits
     keep_optimizer: bool = False  # whether the method wants to see that state at the end
     starts: tuple[int, ...] = ()  # each replicate's own start, where they differ
     channels: Tree = field(default_factory=dict)  # [R, channels] bool by group: the others are really cut
@@ -147,7 +164,7 @@ class Round:
 
     @property
     def key(self) -> Key:
-        return self.level, self.role
+        return self.level, self.name
 
     @property
     def apart(self) -> bool:
@@ -162,6 +179,7 @@ class Round:
             ticket=self.ticket.only(r),
             channels=only(self.channels, r),
             warm=only(self.warm, r),
+            rows=self.rows and self.rows.only(r),
             start=start,
             starts=(),
         )

@@ -137,6 +137,10 @@ class Data:
         default_factory=dict
     )  # columns that are one feature, by its name
 
+    owners: Tensor | None = (
+        None  # [N] int64 of the training examples: those of one stay on one side of a fold
+    )
+
     @classmethod
     def of_images(cls, train: Split, val: Split, test: Split, *, classes: int) -> "Data":
         """Images uint8 [N, C, H, W] and their classes; the training pixels are measured."""

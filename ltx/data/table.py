@@ -94,6 +94,7 @@ class Tabular(Dataset):
             unit=unit,
             names=tuple(names),
             groups=groups,
+            owners=None if source.group is None else torch.from_numpy(pd.factorize(source.group)[0][rows]),
         )
 
     def fetch(self) -> None:

@@ -34,7 +34,23 @@ def evaluate(goal: Goal, network: Outputs, data: Data, split: Split) -> Tree:
         tallied(goal, network.outputs(data.prepare(inputs)), targets) for inputs, targets in split.chunks()
     )
     # In place: a small tensor kept from every chunk would stand where the next chunk's large ones could be.
-    measured = goal.measures(reduce(Tensor.add_, parts), len(split))
+    return measured(goal, reduce(Tensor.add_, parts), len(split), data)
+
+
+@torch.no_grad()
+def evaluate_own(goal: Goal, network: Outputs, data: Data, rows: Tensor) -> Tree:
+    """As `evaluate`, each replicate on its own examples, `rows` [R, m] of the training split.
+
+    Every replicate is asked about all of the split: folds together are as many, and no executor needs another way.
+    """
+    outputs = torch.cat([network.outputs(data.prepare(inputs)) for inputs, _ in data.train.chunks()], 1)
+    own = outputs.gather(1, rows[..., None].expand(-1, -1, outputs.shape[2]))
+    return measured(goal, goal.tally(own, data.train.targets[rows]), rows.shape[1], data)
+
+
+def measured(goal: Goal, tally: Tensor, count: int, data: Data) -> Tree:
+    """What a tally of `count` examples says, in the target's own unit where the goal has it so."""
+    measured = goal.measures(tally, count)
     measured |= {name: measured[name] * data.unit for name in goal.in_unit}
     worst = -torch.inf if goal.higher else torch.inf
     return measured | {goal.measure: torch.nan_to_num(measured[goal.measure], worst, torch.inf, -torch.inf)}

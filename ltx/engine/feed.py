@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ltx.core.recipe import Plan
 from ltx.core.task import Task
+from ltx.core.ticket import Rows
 from ltx.data.augment import crop_flip, draw_crop_flip
 from ltx.streams import order, stream
 
@@ -14,8 +15,9 @@ from ltx.streams import order, stream
 class Feed:
     """The batches of R replicates: what each sees at a step depends on its seed and the step alone."""
 
-    def __init__(self, task: Task, plan: Plan) -> None:
+    def __init__(self, task: Task, plan: Plan, rows: Rows | None = None) -> None:
         self.split, self.prepare = task.data.train, task.data.prepare
+        self.rows = None if rows is None else rows.train.to(task.device)
         self.seeds, self.plan, self.device = task.seeds, plan, task.device
         self.epoch, self.order, self.offsets, self.flips = -1, torch.empty(0), torch.empty(0), torch.empty(0)
 
@@ -36,9 +38,11 @@ class Feed:
 
     def _begin(self, epoch: int) -> None:
         """Draw one epoch: the order [R, N] and, with augmentation, every example's crop and flip."""
-        examples, augment = len(self.split), self.plan.augment
+        examples, augment = len(self.split) if self.rows is None else self.rows.shape[1], self.plan.augment
         self.epoch = epoch
         self.order = torch.stack([order(seed, epoch, examples) for seed in self.seeds]).to(self.device)
+        if self.rows is not None:
+            self.order = self.rows.gather(1, self.order)
         if augment.pad or augment.flip:
             draws = [
                 draw_crop_flip(stream(seed, "augment", epoch), (examples,), pad=augment.pad)

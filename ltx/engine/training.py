@@ -12,7 +12,7 @@ from ltx.core.session import Session
 from ltx.core.task import Task
 from ltx.core.ticket import Curve, Round, Trained, Tree, below, copied, unmeasured
 from ltx.engine.energy import Meter
-from ltx.engine.evaluate import evaluate, own_outputs
+from ltx.engine.evaluate import evaluate, evaluate_own, own_outputs
 from ltx.engine.executors import choose
 from ltx.engine.feed import Feed
 from ltx.engine.optimizer import Optimizer, clip
@@ -32,7 +32,8 @@ class Training:
         )
         self.mask = round.ticket.mask
         self._remember({key: self._masked(key, value) for key, value in round.warm.items()})
-        self.feed = Feed(task, self.plan)
+        self.rows = round.rows and round.rows.to(task.device)
+        self.feed = Feed(task, self.plan, self.rows)
         self.reached, self.seconds = round.start, 0.0  # the step, and the time it took to get there
         self.joules = torch.zeros(2, dtype=torch.float64)
         self.at: dict[int, Tree] = {}
@@ -67,8 +68,7 @@ class Training:
                 self.seconds, self.joules = time.perf_counter() - began, meter.read()
                 checkpoint.save(self._state())
         self._compare()
-        goal = self.task.goal
-        on_train = evaluate(goal, self.executor, self.task.data, self.task.data.train)
+        on_train = self._measure("train")[self.task.goal.measure]
         if self.task.device.type == "cuda":
             torch.cuda.synchronize(self.task.device)
         self.seconds, self.joules = time.perf_counter() - began, meter.read()
@@ -79,7 +79,7 @@ class Training:
             mask=self.mask,
             at=self.at,
             curve=self._curve(),
-            train_measure=on_train[goal.measure].cpu(),
+            train_measure=on_train,
             diverged=self.diverged.cpu(),
             steps=torch.where(self.running, self.reached - self.round.start, self.spent),
             seconds=self.seconds,
@@ -168,18 +168,18 @@ class Training:
             self.memo, self.done = hooks.steer(weights, self.memo, self._measure)
 
     def _measure(self, split: str) -> Tree:
-        """How good the networks are now on a whole split."""
-        task, data = self.task, self.task.data
-        measured = evaluate(task.goal, self.executor, data, getattr(data, split))
-        return {name: value.cpu() for name, value in measured.items()}
+        """How good the networks are now on a whole split, or on each one's own part of it."""
+        data, own = self.task.data, getattr(self.rows, split, None)
+        how, asked = (evaluate, getattr(data, split)) if own is None else (evaluate_own, own)
+        found = how(self.task.goal, self.executor, data, asked)
+        return {name: value.cpu() for name, value in found.items()}
 
     # -- what is measured -------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
-        goal, data = self.task.goal, self.task.data
-        val, test = (evaluate(goal, self.executor, data, split) for split in (data.val, data.test))
+        goal, val, test = self.task.goal, self._measure("val"), self._measure("test")
         train_loss = self.tally / self.tallied if self.tallied else torch.full_like(self.tally, torch.nan)
-        self.diverged |= ~val["loss"].isfinite() | ~self.tally.isfinite()
+        self.diverged |= ~val["loss"].isfinite().to(self.task.device) | ~self.tally.isfinite()
         point = {
             "train_loss": train_loss,
             "val_loss": val["loss"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -10,14 +11,17 @@ import torch
 from torch import Tensor
 
 from ltx.core.recipe import Plan
+from ltx.core.resample import RESAMPLES, fitted
 from ltx.core.task import Layers, Task
-from ltx.core.ticket import Hooks, Round, Ticket, Trained, Tree
+from ltx.core.ticket import Hooks, Key, Round, Ticket, Trained, Tree
+from ltx.core.ticket import Rows as Examples
 from ltx.errors import UserError, demand
 from ltx.knobs import Rule, above, at_least, each, knob, one_of, within
 from ltx.methods.base import Method, Rows, Search
 from ltx.pruning.features import grouped, named
-from ltx.pruning.path import TOLD, Path, departure, hierarchy, left_with, walked
+from ltx.pruning.path import TOLD, Path, departure, hierarchy, left_with, most_often, walked
 from ltx.pruning.prox import by_feature, first_threshold
+from ltx.pruning.trees import judged, scored
 
 START = Rule("write auto or a positive number", lambda text: text == "auto" or positive(text))
 
@@ -56,6 +60,18 @@ class LassoNet(Method):
         one_of(["one_se", "best"]),
         "without `features`, by validation loss: best | one_se: the fewest within one standard error of it",
     )
+    resample: str = knob(
+        "none",
+        one_of(["none", *RESAMPLES]),
+        "what `choose` looks at: none = the validation split | folds = k-fold cross-validation | halves = stability "
+        "selection; tickets of either have the features that most of them keep",
+    )
+    folds: int = knob(
+        5, at_least(2), "into how many folds training examples go; seed r leaves out fold r mod folds"
+    )
+    trees: int = knob(
+        50, at_least(0), "extremely randomised trees that judge each ticket's features beside it; 0 = none"
+    )
     M: float = knob(10.0, above(0), "how far a first-layer weight may exceed its feature's skip weights")
     groups: list[list[str]] = knob(
         [],
@@ -93,25 +109,53 @@ class LassoNet(Method):
         demand(most <= there, "method.features", list(self.features), f"there are {there} features")
 
     def search(self, task: Task, dense: Ticket, plan: Plan) -> Search:
+        """The dense networks and their path, those of resamples in another stack, then a ticket for each number."""
+        groups, rows = grouped(self.groups, task.data, task.device), None
+        trained = yield self.dense(task, dense, plan, groups)
+        found = told = yield self.walk(task, dense, plan, groups, trained)
+        found_by: dict[Key, Tensor] = {(0, "ticket"): trained.steps, (0, "search"): found.steps}
+        if self.resample != "none":
+            rows = RESAMPLES[self.resample](task.data, task.seeds, self.folds)
+            trained = yield self.dense(task, dense, plan, groups, rows)
+            told = yield self.walk(task, dense, plan, groups, trained, rows)
+            found_by |= {(0, "search_1"): trained.steps, (0, "search_2"): told.steps}
+        for level, count in enumerate(self.counts(task, told), start=1):
+            alike = None if self.resample == "none" else told
+            ticket = Ticket(task.initial("lassonet", level), self.mask(task, dense, found, count, alike))
+            yield self.patient(level, ticket, plan, found_by=dict(found_by))
+
+    @property
+    def patient(self) -> Callable[..., Round]:
+        """A round that ends when the validation loss no longer falls."""
+        return partial(Round, patience=self.patience, tolerance=self.tolerance)
+
+    def dense(
+        self, task: Task, start: Ticket, plan: Plan, groups: Tensor | None, rows: Examples | None = None
+    ) -> Round:
+        """All features, by the recipe, within the hierarchy."""
         skip, first = task.layers.reading
-        groups = grouped(self.groups, task.data, task.device)
         none = torch.zeros(task.replicates, 1, device=task.device)
 
         def keep_hierarchy(weights: Tree, rate: float, memo: Tree) -> None:
             hierarchy(weights[skip], weights[first], none, self.M, groups)
 
-        patient = partial(Round, patience=self.patience, tolerance=self.tolerance)
-        trained = yield patient(0, dense, plan, hooks=Hooks(project=keep_hierarchy))
+        hooks = Hooks(project=keep_hierarchy)
+        if rows is None:
+            return self.patient(0, start, plan, hooks=hooks)
+        return self.patient(0, start, fitted(plan, rows), hooks=hooks, role="search", draw=1, rows=rows)
+
+    def walk(
+        self, task: Task, dense: Ticket, plan: Plan, groups: Tensor | None, trained: Trained,
+        rows: Examples | None = None,
+    ) -> Round:  # fmt: skip
+        """The path from the trained dense networks on."""
         path = self.path(task, trained, groups)
-        hooks = Hooks(project=path.project, steer=path.steer)
-        found = yield Round(
-            0, dense.rewound(trained.final), self.along(plan), role="search", hooks=hooks,
-            found_by={(0, "ticket"): trained.steps},
+        plan, draw = (plan, 0) if rows is None else (fitted(plan, rows), 2)
+        found_by: dict[Key, Tensor] = {(0, "search_1" if draw else "ticket"): trained.steps}
+        return Round(
+            0, dense.rewound(trained.final), self.along(plan), role="search", draw=draw, rows=rows,
+            hooks=Hooks(project=path.project, steer=path.steer), found_by=found_by,
         )  # fmt: skip
-        found_by = {(0, "ticket"): trained.steps, (0, "search"): found.steps}
-        for level, count in enumerate(self.counts(task, found), start=1):
-            ticket = Ticket(task.initial("lassonet", level), self.mask(task, dense, found, count))
-            yield patient(level, ticket, plan, found_by=found_by)
 
     def along(self, plan: Plan) -> Plan:
         """How to train along the path: gradient descent at one rate, until the path ends."""
@@ -152,23 +196,32 @@ class LassoNet(Method):
             raise UserError("every path has diverged: scale the inputs, or lower method.path_lr or recipe.lr")
         return list(self.features) or [chosen(found.memo, columns(task), self.choose == "one_se")]
 
-    def mask(self, task: Task, dense: Ticket, found: Trained, count: int) -> Tree:
-        """Everything but the weights that read other features than the `count` that each replicate keeps."""
-        kept = []
+    def mask(self, task: Task, dense: Ticket, found: Trained, count: int, alike: Trained | None) -> Tree:
+        """Everything but the weights that read other features than the `count` that each replicate keeps.
+
+        `alike`: the paths of whose features the most frequent are kept, by all replicates alike.
+        """
+        every, kept = torch.ones(columns(task), dtype=torch.bool), []
+        often = None if alike is None else most_often(alike.memo, columns(task), count)
         for r, seed in enumerate(task.seeds):
-            alive = left_with(*walked(found.memo, r, columns(task)), count)
+            alive = left_with(*walked(found.memo, r, columns(task)), count) if often is None else often
             if alive is None and not found.diverged[r]:
                 raise UserError(
                     f"method.features={count}: seed {seed}'s path never had so few and yet some; it needs more "
                     "method.points, or a smaller method.path_multiplier"
                 )
-            kept.append(torch.ones(columns(task), dtype=torch.bool) if alive is None else alive)
+            kept.append(every if alive is None else alive)
         columns_kept = torch.stack(kept)[:, None].to(task.device)
         return dense.mask | {name: dense.mask[name] & columns_kept for name in task.layers.reading}
 
     def tables(self, task: Task, round: Round, trained: Trained) -> dict[str, Rows]:
-        """Every point of every replicate's path, and in which order the features left for good."""
+        """Every point of every replicate's path, and in which order the features left for good; and the trees' word.
+
+        Of resamples both have names of their own.
+        """
         if round.role != "search":
+            return self.second(task, round) if self.trees else {}
+        if not trained.memo:
             return {}
         points, importance = [], []
         for r, seed in enumerate(task.seeds):
@@ -182,10 +235,21 @@ class LassoNet(Method):
             rank = gone.argsort(descending=True, stable=True).argsort() + 1
             names = zip(named(task.data), rank.tolist(), gone, strict=True)
             importance += [(seed, name, place, short(at)) for name, place, at in names]
+        path, order = ("path", "importance") if round.rows is None else ("resampled", "selection")
         return {
-            "path": (["seed", "point", "lambda", "features", "epochs", *TOLD], points),
-            "importance": (["seed", "feature", "rank", "lambda"], importance),
+            path: (["seed", "point", "lambda", "features", "epochs", *TOLD], points),
+            order: (["seed", "feature", "rank", "lambda"], importance),
         }
+
+    def second(self, task: Task, round: Round) -> dict[str, Rows]:
+        """What trees make of the ticket's features, a judge that had no part in choosing them."""
+        kept = round.ticket.mask[task.layers.reading[0]].any(1).cpu()
+        scores = judged(task.data, kept, task.seeds, self.trees)
+        rows = [
+            (seed, round.level, int(alive.sum()), short(score))
+            for seed, alive, score in zip(task.seeds, kept, scores, strict=True)
+        ]
+        return {"trees": (["seed", "level", "features", f"test_{scored(task.data)}"], rows)}
 
 
 def columns(task: Task) -> int:

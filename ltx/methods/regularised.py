@@ -12,7 +12,7 @@ from torch import Tensor
 from ltx.core.recipe import Plan
 from ltx.core.task import Layers, Task
 from ltx.core.ticket import Hooks, Key, Round, Ticket, Trained, Tree
-from ltx.errors import UserError
+from ltx.errors import NothingLeft, UserError
 from ltx.knobs import above, each, knob, one_of
 from ltx.methods.base import Method, Rows, Search
 from ltx.pruning import masks
@@ -69,9 +69,8 @@ class Regularised(Method):
             found = yield Round(level, start, plan, role="search", hooks=hooks, found_by=dict(found_by))
             mask = self.mask(parts, dense, found.final)
             if empty := masks.emptied(mask):
-                raise UserError(
-                    f"method.lambdas={list(self.lambdas)}: {at:g} leaves nothing of {empty[0]}: the network no "
-                    "longer connects; stop before it"
+                raise NothingLeft(
+                    f"lambda {at:g} leaves nothing of {empty[0]}: the network no longer connects, and the list ends"
                 )
             found_by = (found_by if self.warm else {}) | {(level, "search"): found.steps}
             weights = FROM[self.retrain](dense, found)

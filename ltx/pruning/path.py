@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ltx.core.ticket import Measure, Tree
+from ltx.errors import demand
 from ltx.pruning.masks import packed, unpacked
 from ltx.pruning.prox import by_feature, hierarchical
 
@@ -126,3 +127,19 @@ def left_with(lambdas: Tensor, alive: Tensor, count: int) -> Tensor | None:
     numbers = alive.sum(1)
     found = ((numbers <= count) & (numbers > 0)).nonzero().flatten()
     return alive[found[0]] if len(found) else None
+
+
+def most_often(memo: Tree, features: int, count: int) -> Tensor:
+    """The `count` features that are most often in the networks of at most `count` on R paths, [features] bool.
+
+    Of those that are as often there, the ones that stay longer (Meinshausen & Bühlmann 2010 keep all above a
+    threshold instead, whose number nobody chose).
+    """
+    paths = [walked(memo, r, features) for r in range(len(memo["points"]))]
+    alive = [some for path in paths if (some := left_with(*path, count)) is not None]
+    demand(bool(alive), "method.features", count, "no resample's path had so few and yet some")
+    often = torch.stack(alive).double().mean(0)
+    order = [departure(*path).argsort(stable=True).argsort() for path in paths]
+    rank = torch.stack(order).double().mean(0) / features
+    best = (often + rank / (2 * len(paths))).topk(count).indices
+    return torch.zeros(features, dtype=torch.bool).index_fill(0, best, True)

@@ -16,7 +16,7 @@ from ltx.manifest import notes
 from ltx.schema import MANIFEST
 
 NETWORK = ["role", "draw", "level", "seed"]  # what names one trained network within a run
-
+PATH = ["seed", "point", "lambda", "features", "val_loss", "val_measure", "test_measure"]
 COLUMNS = {
     "levels.csv": [
         *("config", "method", *NETWORK, "density", "weights_remaining", "diverged", "early_stop_step"),
@@ -43,8 +43,9 @@ COLUMNS = {
     "draws.csv": ["seed", "ratio", "epoch", "emerged"],
     "distances.csv": ["seed", "ratio", "epoch", "earlier", "distance"],
     "gammas.csv": ["seed", "when", "low", "high", "channels"],
-    "path.csv": ["seed", "point", "lambda", "features", "val_loss", "val_measure", "test_measure"],
-    "importance.csv": ["seed", "feature", "rank", "lambda"],
+    **dict.fromkeys(("path.csv", "resampled.csv"), PATH),
+    **dict.fromkeys(("importance.csv", "selection.csv"), ["seed", "feature", "rank", "lambda"]),
+    "trees.csv": ["seed", "level", "features"],
     "groups.csv": ["seed", "level", "lambda", "layer", "groups", "kept"],
 }
 MAY_LACK = ("total_cpu_joules", "total_gpu_joules", "censored")  # columns that a table may be without
