@@ -135,6 +135,7 @@ SURFACE = {
     "grade": "paths --claims --format",
     "list": "",
     "plot": "paths --out --pdf --tolerance --by --where --interval --against",
+    "report": "paths --out",
     "run": "overrides",
     "show": "run",
     "status": "paths --follow",

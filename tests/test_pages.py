@@ -150,7 +150,7 @@ def test_what_a_user_runs_leaves_the_checkout_clean_and_the_gallery_is_in_it():
     names = subprocess.run(
         ["git", "ls-files", "docs/gallery"], cwd=ROOT, text=True, capture_output=True, check=True
     ).stdout
-    assert len(list(GALLERY.rglob("levels.csv"))) == names.count("/levels.csv") == 22
+    assert len(list(GALLERY.rglob("levels.csv"))) == names.count("/levels.csv") == 24
 
 
 def test_every_file_that_a_page_shows_or_names_is_there():
@@ -161,4 +161,4 @@ def test_every_file_that_a_page_shows_or_names_is_there():
 
 def test_the_gallery_keeps_its_promises():
     findings = verify(sorted({path.parent for path in GALLERY.rglob("manifest.json")}))
-    assert [found.broken for found in findings] == [[]] * 22
+    assert [found.broken for found in findings] == [[]] * 24

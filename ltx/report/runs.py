@@ -44,7 +44,7 @@ COLUMNS = {
     "distances.csv": ["seed", "ratio", "epoch", "earlier", "distance"],
     "gammas.csv": ["seed", "when", "low", "high", "channels"],
     **dict.fromkeys(("path.csv", "resampled.csv"), PATH),
-    **dict.fromkeys(("importance.csv", "selection.csv"), ["seed", "feature", "rank", "lambda"]),
+    **{name: ["seed", "feature", "rank", "lambda"] for name in ("importance.csv", "selection.csv")},
     "trees.csv": ["seed", "level", "features"],
     "groups.csv": ["seed", "level", "lambda", "layer", "groups", "kept"],
 }
