@@ -128,7 +128,7 @@ def judge(experiment: Experiment, claim: Claim) -> Verdict:
     levels = experiment.levels[experiment.levels.diverged == 0]
     seeds = sorted(levels[levels.level == 0].seed.unique())
     try:
-        beside = compared(experiment)
+        beside = what_was_compared(experiment)
         value = measured(Networks(levels, compared=beside), claim)
         low, high = interval(Networks(levels, compared=beside), claim, seeds)
     except Absent as missing:
@@ -139,7 +139,7 @@ def judge(experiment: Experiment, claim: Claim) -> Verdict:
     return Verdict(name, claim, verdict, f"{claim.seeds} are needed" * few, value, low, high, len(seeds))
 
 
-def compared(experiment: Experiment) -> pd.DataFrame:
+def what_was_compared(experiment: Experiment) -> pd.DataFrame:
     """What `ltx compare` found in the runs of an experiment; empty where nobody asked it."""
     files = [run.path / "compare" / "compare.csv" for run in experiment.runs]
     found = [pd.read_csv(BytesIO(read_bytes(file))) for file in files if file.is_file()]
@@ -196,11 +196,11 @@ def lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
         if head != (head := (v.experiment, v.claim.paper)):
             yield f"{v.experiment}, against {v.claim.paper}"
         yield f"  {v.verdict:<16} {v.claim.statement} ({v.claim.source})"
-        yield f"  {'':<16} {told(v)}"
+        yield f"  {'':<16} {compared(v)}"
     yield summary(verdicts)
 
 
-def told(v: Verdict) -> str:
+def compared(v: Verdict) -> str:
     """What was published, what we have, with its interval, n and the difference; or why that cannot be said."""
     if not isfinite(v.value):
         return v.reason
