@@ -22,6 +22,8 @@ from ltx.engine.evaluate import own_outputs
 from ltx.errors import UserError, demand
 from ltx.experiment.tables import table
 from ltx.files import write
+from ltx.manifest import enter
+from ltx.report.figures.networks import draw
 from ltx.report.networks import summarized
 from ltx.study.line import barrier, between
 from ltx.study.reopen import Kept, diverged, load_task, reopen, trained_levels
@@ -73,6 +75,8 @@ def compare(
     out = folder / "compare"
     write(out / "compare.csv", table(NETWORKS, rows), folder)
     write(out / "compare.md", summarized(out / "compare.csv").encode(), folder)
+    drawn = draw(out, f"{manifest['config']} · {manifest['method']}: how far networks agree")
+    enter(folder, [out / "compare.csv", out / "compare.md", *drawn])
     return out
 
 
