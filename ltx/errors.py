@@ -31,7 +31,7 @@ class Failed(Exception):
 
 
 class Died(Exception):
-    """A job's process ended without a word; `log` is where its last ones may be."""
+    """Another process of ours ended without a word; `log` is where its last ones may be."""
 
     def __init__(self, why: str, log: str | None = None) -> None:
         super().__init__(why)

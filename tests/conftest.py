@@ -10,7 +10,7 @@ import torch
 
 from ltx.cli import main
 from ltx.config.compose import compose
-from ltx.experiment import loop
+from ltx.experiment import lanes
 from ltx.pruning import portable
 
 TINY = ("model.hidden=[16]", "replicates=2", "method.levels=2", "recipe.steps=30", "recipe.eval_every=10")
@@ -73,13 +73,13 @@ def spawn(*words, patch="", cwd=None):
 @pytest.fixture
 def rounds(monkeypatch):
     """The rounds that are trained, by name, from now on."""
-    seen, train = [], loop.train
+    seen, train = [], lanes.train
 
     def counting(task, round, *rest):
         seen.append(f"{round.level}/{round.name}")
         return train(task, round, *rest)
 
-    monkeypatch.setattr(loop, "train", counting)
+    monkeypatch.setattr(lanes, "train", counting)
     return seen
 
 

@@ -88,6 +88,12 @@ def states(out):
     return [job.state().name for job in plan_of(out).jobs]
 
 
+def folder_of(out):
+    """The folder of the only run under a folder."""
+    (config,) = Path(out).rglob("config.yaml")
+    return config.parent
+
+
 def until(true, seconds=120):
     """Wait for something to become true."""
     end = time.monotonic() + seconds

@@ -1,5 +1,6 @@
 """`ltx compare`: what it says of networks is what plain PyTorch says of them."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,8 @@ import torch
 from conftest import TINY
 
 import ltx as package
+from ltx.manifest import sound
+from ltx.report.figures import networks as figures
 from ltx.results import load
 
 WORDS = (*TINY, "replicates=3", "recipe.steps=200", "recipe.eval_every=100")
@@ -26,6 +29,38 @@ def compared(run, ltx):
     said = ltx("compare", run)
     assert said.code == 0, said.err
     return pd.read_csv(run / "compare" / "compare.csv")
+
+
+def test_it_is_a_table_and_a_figure_that_the_manifest_knows(run, compared, ltx):
+    files = {"compare.csv", "compare.md", "compare.png", "compare.svg"}
+    assert {file.name for file in (run / "compare").iterdir()} == files
+    assert files == {name.removeprefix("compare/") for name in sound(run)["files"] if "compare/" in name}
+    drawn = (run / "compare" / "compare.svg").read_text()
+    for word in (
+        "With the pruned solution",
+        "ticket, n = 3",
+        "reinit, n = 3",
+        "Percent of weights remaining",
+    ):
+        assert word in drawn
+    assert ltx("verify", run).code == 0
+
+
+def test_the_figure_s_points_are_the_means_of_the_table(run, compared):
+    rows = compared.assign(ensemble_gain=compared.ensemble - compared.accuracy)
+    rows = rows[rows.level > 0]
+    axes = figures.agreement(rows, "").axes
+    assert [panel.get_title(loc="left") for panel in axes] == list(figures.PANELS.values())
+    for panel, measure in zip(axes, figures.PANELS, strict=True):
+        for line, role in zip(panel.containers, ("reinit", "ticket"), strict=True):
+            expected = 100 * of(rows, role=role).groupby("level")[measure].mean()
+            assert sorted(line[0].get_ydata()) == pytest.approx(sorted(expected))
+
+
+def test_dense_networks_alone_are_not_drawn(run, tmp_path, ltx):
+    alone = Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("compare")))
+    assert ltx("compare", alone, "--levels", "0").code == 0
+    assert not (alone / "compare" / "compare.svg").exists()
 
 
 def of(rows, **which):

@@ -1,5 +1,6 @@
 """Data of the user's own: what is taken, what is refused in one line, and sets larger than memory."""
 
+import pickle
 import subprocess
 import sys
 
@@ -169,6 +170,16 @@ def test_a_mapped_file_is_read_as_it_is_asked_for(tmp_path):
     assert torch.equal(mapped.index_select(0, rows), whole[rows])
     assert torch.equal(mapped[rows].narrow(0, 1, 2), whole[rows][1:3])
     assert torch.equal(mapped[rows][torch.tensor([2])].index_select(0, torch.tensor([0])), whole[[19]])
+
+
+def test_a_mapped_file_goes_to_another_process_by_its_name(tmp_path):
+    values = np.arange(60000, dtype=np.float32).reshape(20000, 3)
+    np.save(tmp_path / "x.npy", values)
+    file = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for part, few in ((file, True), (file[5:][7:], True), (file[::2], False), (np.asarray(file)[3:], False)):
+        sent = pickle.dumps(Mapped(part, torch.tensor([2, 0])))
+        assert (len(sent) < 5000) is few
+        assert pickle.loads(sent).narrow(0, 0, 2).tolist() == part[[2, 0]].tolist()
 
 
 def mapped_module(folder, examples, side):

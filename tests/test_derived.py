@@ -10,7 +10,7 @@ from conftest import TINY
 from helpers import SMALL, interrupt_at
 
 import ltx as package
-import ltx.experiment.loop
+import ltx.experiment.lanes
 from ltx.config.compose import compose
 from ltx.errors import Interrupted
 from ltx.experiment.execute import execute
@@ -133,7 +133,7 @@ def test_a_sweep_runs_a_job_again_whose_table_is_lost(tmp_path, rounds, ltx):
 
 
 def test_the_rows_of_a_round_are_on_disk_before_the_next_begins(tmp_path, monkeypatch):
-    seen, train = [], ltx.experiment.loop.train
+    seen, train = [], ltx.experiment.lanes.train
 
     def watching(task, round, session):
         table = next(tmp_path.rglob("levels.csv"), None)
@@ -141,7 +141,7 @@ def test_the_rows_of_a_round_are_on_disk_before_the_next_begins(tmp_path, monkey
         seen.append((round.level, round.role, len(rows)))
         return train(task, round, session)
 
-    monkeypatch.setattr(ltx.experiment.loop, "train", watching)
+    monkeypatch.setattr(ltx.experiment.lanes, "train", watching)
     folder = go(tmp_path, *RUN)
     rounds = [(0, "ticket"), (1, "ticket"), (1, "reinit"), (2, "ticket"), (2, "reinit")]
     assert seen == [(*round, 2 * n) for n, round in enumerate(rounds)]
@@ -149,14 +149,14 @@ def test_the_rows_of_a_round_are_on_disk_before_the_next_begins(tmp_path, monkey
 
 
 def test_a_run_that_fails_publishes_what_it_has_and_why(tmp_path, monkeypatch):
-    train = ltx.experiment.loop.train
+    train = ltx.experiment.lanes.train
 
     def failing(task, round, session):
         if round.level == 2:
             raise ZeroDivisionError("no weight is left\nin the network")
         return train(task, round, session)
 
-    monkeypatch.setattr(ltx.experiment.loop, "train", failing)
+    monkeypatch.setattr(ltx.experiment.lanes, "train", failing)
     with pytest.raises(ZeroDivisionError):
         go(tmp_path, *RUN)
     folder = next(tmp_path.rglob("manifest.json")).parent

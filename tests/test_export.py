@@ -1,8 +1,10 @@
 """Exported files: they need no ltx, compute what the run's network does, and come with a card."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +82,17 @@ def test_a_file_computes_without_ltx_what_the_run_did(ltx, run, tmp_path, to):
     assert card["test"]["agreement"] == 1
     assert card["parameters"] < 64 * 16 + 16 + 170
     assert "licence: yours to choose" in (tmp_path / f"{file.name}.md").read_text()
+
+
+def test_the_run_that_holds_a_file_knows_it_and_its_measurements(ltx, run, tmp_path, monkeypatch):
+    own = Path(shutil.copytree(run, tmp_path / run.parent.name / run.name))
+    assert ltx("export", own, "--to", "safetensors").code == 0
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    assert ltx("bench", own, "--turns", 1, "--batch", 2).code == 0
+    assert (own / "bench" / "bench.csv").exists()
+    assert ltx("verify", own).code == 0
+    next((own / "export").glob("*.safetensors")).write_bytes(b"another")
+    assert ltx("verify", own).code == 1
 
 
 def test_int8_is_calibrated_on_training_examples_and_nearly_as_good(ltx, run, tmp_path, monkeypatch):

@@ -20,7 +20,9 @@ from ltx.config.compose import compose
 from ltx.core.sealed import checksum
 from ltx.errors import UserError
 from ltx.experiment.execute import execute
+from ltx.experiment.status import Job, Sweep
 from ltx.manifest import seal
+from ltx.study.connect import connect
 
 RUN = (*TINY, "controls=[reinit,shuffle]")
 
@@ -158,6 +160,13 @@ def forged_number(run):
     rows.to_csv(run / "levels.csv", index=False)
 
 
+def forged_loss(run):
+    file = trained(run, 2)
+    tree = load_file(file)
+    tree["curve/val_loss"] = tree["curve/val_loss"] + 0.01
+    rewritten(file, tree)
+
+
 def forged_weights(run):
     file = trained(run, 2)
     tree = load_file(file)
@@ -170,6 +179,7 @@ FORGED = {
     forged_mask: "",
     forged_table: "every table is what its rounds make of it",
     forged_number: "final_test_accuracy is from 0 to 1, not 7",
+    forged_loss: "the val loss at the end is that of the saved weights",
     forged_weights: "the val accuracy at the end is that of the saved weights",
 }
 
@@ -181,6 +191,96 @@ def test_files_forged_together_with_the_manifest_are_found_by_what_follows_from_
     said = ltx("verify", copy, "--data")
     assert said.code == 1
     assert FORGED[forge] in said.out
+
+
+@pytest.fixture(scope="module")
+def connected(tmp_path_factory):
+    run = execute(compose([*TINY, "controls=[]", f"out={tmp_path_factory.mktemp('connected')}"]))
+    connect(run, levels="0,1")
+    return run
+
+
+def redrawn(run):
+    """connect.csv with another number, and the manifest forged to fit."""
+    edit(run / "connect" / "barriers.csv", ",0.", ",1.")
+    sealed_again(run)
+
+
+def moved(run):
+    first, second = (run / "connect" / f"level_{level:02d}_step_0.safetensors" for level in (0, 1))
+    swap(first, second)
+    sealed_again(run)
+
+
+def another_mask(run):
+    file = run / "connect" / "level_01_step_0.safetensors"
+    rewritten(file, load_file(file), mask=header_of(file.with_stem("level_00_step_0"))["mask"])
+    sealed_again(run)
+
+
+ANSWERS = {
+    redrawn: "connect's tables are what its answers make of them: ",
+    moved: "every answer of connect belongs where it lies: ",
+    another_mask: "every answer of connect belongs where it lies: ",
+}
+
+
+@pytest.mark.parametrize("harm", ANSWERS, ids=lambda harm: harm.__name__)
+def test_what_connect_answered_is_checked(harm, connected, tmp_path, ltx):
+    run = Path(shutil.copytree(connected, tmp_path / connected.parent.name / connected.name))
+    held = json.loads(ltx("verify", run, "--json").out)[0]["held"]
+    assert held["every answer of connect belongs where it lies"] == 2
+    assert held["connect's tables are what its answers make of them"] == 2
+    harm(run)
+    said = ltx("verify", run)
+    assert said.code == 1
+    assert ANSWERS[harm] in said.out
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    out = tmp_path_factory.mktemp("swept")
+    words = [*TINY, "method.levels=1", "controls=[]"]
+    jobs = [
+        Job([*words, f"seed={seed}"], execute(compose([*words, f"seed={seed}", f"out={out}"])))
+        for seed in (0, 2)
+    ]
+    Sweep(out / "sweeps" / "two", "local", jobs).write()
+    return out
+
+
+PLANS = {
+    "seed=2": (lambda plan, runs: edit(plan, '"seed=2"', '"seed=3"'), "the plan has seed=3; "),
+    "a setting": (
+        lambda plan, runs: edit(plan, "recipe.steps=30", "recipe.steps=31"),
+        "the plan has recipe.steps=31; ",
+    ),
+    "a run gone": (lambda plan, runs: shutil.rmtree(runs[1]), "every job of the plan has a complete run: "),
+    "a table": (lambda plan, runs: edit(runs[0] / "levels.csv", ",0.", ",1."), "it is damaged: "),
+    "half a plan": (lambda plan, runs: os.truncate(plan, 30), "the plan can be read: "),
+}
+
+
+@pytest.mark.parametrize("what", PLANS)
+def test_a_sweep_s_plan_is_checked_with_all_its_runs(what, swept, tmp_path, ltx):
+    out = Path(shutil.copytree(swept, tmp_path / "out"))
+    plan = out / "sweeps" / "two" / "sweep.json"
+    told = json.loads(ltx("verify", plan.parent, "--json").out)
+    assert [found["broken"] for found in told] == [[], [], []]
+    assert told[2]["held"]["every job of the plan has a complete run"] == 2
+    assert told[2]["held"]["every run is what its job asks for"] == 2 * 3  # steps, eval_every, seed
+    harm, message = PLANS[what]
+    harm(plan, [job.folder for job in Sweep.read(plan).jobs])
+    for path in (out, plan.parent):
+        said = ltx("verify", path, "--json")
+        assert said.code == 1
+        assert any(message in line for found in json.loads(said.out) for line in found["broken"]), said.out
+
+
+def test_a_run_that_has_grown_is_still_what_its_job_asked_for(swept, tmp_path, ltx):
+    out = Path(shutil.copytree(swept, tmp_path / "out"))
+    execute(compose([*TINY, "method.levels=2", "controls=[]", "seed=0", f"out={out}"]))
+    assert ltx("verify", out).code == 0
 
 
 def test_what_could_not_be_checked_is_said(copy, ltx, tmp_path):

@@ -164,6 +164,18 @@ def table(
     show(paths, format, only, **how)
 
 
+@app.command()
+def report(
+    paths: Paths,
+    out: Annotated[Path | None, typer.Option(help="the file; else report.html beside the runs")] = None,
+) -> None:
+    """Write one HTML page of every run below the paths: the answer, charts, tables, checks, how to repeat it."""
+    from ltx.console import Console
+    from ltx.report.html import write
+
+    Console().say(write(paths, out))
+
+
 def check_tolerance(tolerance: float) -> None:
     """Refuse what is no fraction; raises UserError."""
     demand(0 <= tolerance < 1, "--tolerance", tolerance, "it must lie in [0, 1)")

@@ -11,14 +11,14 @@ from typing import Any, NoReturn
 import typer
 
 from ltx.cli.commands import app
-from ltx.errors import Failed, Interrupted, UserError, plain, shortened
+from ltx.errors import Died, Failed, Interrupted, UserError, plain, shortened
 
 STOPPED = 130
 """The exit code after Ctrl-C."""
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line and exit code 2, a failed job 1, a requested stop 130."""
+    """Run the command; a user's mistake is one line and exit code 2, what failed or died 1, a requested stop 130."""
     try:
         prepare()
         try:
@@ -34,7 +34,7 @@ def main() -> None:
     except OSError as error:  # a disk, a folder or a stream that is not as it should be
         name = f" {shortened(str(error.filename))}" if error.filename else ""
         leave(f"{error.strerror or error}{name}", 2)
-    except Failed as error:
+    except (Failed, Died) as error:
         leave(str(error), 1)
     except (Interrupted, KeyboardInterrupt, typer.Abort) as stop:
         leave(str(stop) or "stopped", STOPPED)

@@ -116,7 +116,7 @@ def bench(
 def verify(
     paths: Paths,
     data: Annotated[
-        bool, typer.Option("--data", help="measure accuracies again from the saved weights")
+        bool, typer.Option("--data", help="measure losses and accuracies again from the saved weights")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:

@@ -37,6 +37,11 @@ DEVICE = Rule(
 )
 """Where a network can be trained: scores and sums are in float64, which Apple's GPUs have not."""
 
+LANES = Rule(
+    "choose auto or a number from 1 on", lambda text: re.fullmatch(r"auto|[1-9]\d{0,2}", text) is not None
+)
+"""How many processes train side by side."""
+
 
 @dataclass(frozen=True)
 class Run(Knobs):
@@ -59,6 +64,12 @@ class Run(Knobs):
     control_draws: int = knob(1, at_least(1), "how often each control is drawn for each ticket", grows=True)
     out: str = knob("results", None, "the folder that runs go under", result=False)
     device: str = knob("auto", DEVICE, "auto | cpu | cuda | cuda:1", result=False)
+    lanes: str = knob(
+        "auto",
+        LANES,
+        "auto (as many cores as have something to do) | N: processes that train side by side on a CPU",
+        result=False,
+    )
     engine: str = knob(
         "dense",
         one_of(ENGINES),

@@ -122,9 +122,13 @@ class Task:
     def replicates(self) -> int:
         return len(self.seeds)
 
+    def part(self, rows: range) -> Task:
+        """The same for some seeds that stand side by side."""
+        return replace(self, seeds=self.seeds[rows.start : rows.stop])
+
     def only(self, r: int) -> Task:
         """The same for one seed."""
-        return replace(self, seeds=self.seeds[r : r + 1])
+        return self.part(range(r, r + 1))
 
     def network(self) -> nn.Module:
         """One network on the device, its values of no account."""

@@ -29,7 +29,12 @@ def below(tree: Tree, prefix: str) -> Tree:
 
 def only(tree: Tree, r: int) -> Tree:
     """One replicate of a stack, still stacked: views of R = 1."""
-    return {name: tensor[r : r + 1] for name, tensor in tree.items()}
+    return part(tree, range(r, r + 1))
+
+
+def part(tree: Tree, rows: range) -> Tree:
+    """Some replicates of a stack that stand side by side: views."""
+    return {name: tensor[rows.start : rows.stop] for name, tensor in tree.items()}
 
 
 def digest(tree: Tree) -> str:
@@ -52,9 +57,13 @@ class Ticket:
     def replicates(self) -> int:
         return next(iter(self.weights.values())).shape[0]
 
+    def part(self, rows: range) -> Ticket:
+        """Some replicates' that stand side by side."""
+        return Ticket(part(self.weights, rows), part(self.mask, rows))
+
     def only(self, r: int) -> Ticket:
         """One replicate's, still stacked: R = 1."""
-        return Ticket(only(self.weights, r), only(self.mask, r))
+        return self.part(range(r, r + 1))
 
     def rewound(self, weights: Tree) -> Ticket:
         """The same mask over other weights."""
@@ -86,9 +95,9 @@ class Rows:
     train: Tensor  # [R, n] int64, places in the training split
     val: Tensor  # [R, m] int64
 
-    def only(self, r: int) -> Rows:
-        """One replicate's, still stacked: R = 1."""
-        return Rows(self.train[r : r + 1], self.val[r : r + 1])
+    def part(self, rows: range) -> Rows:
+        """Those of some replicates that stand side by side."""
+        return Rows(self.train[rows.start : rows.stop], self.val[rows.start : rows.stop])
 
     def to(self, device: torch.device) -> Rows:
         """The same on `device`."""
@@ -171,18 +180,21 @@ class Round:
         """Whether replicates are trained one after the other, being unlike each other or soon to be."""
         return bool(self.starts or self.channels or self.hooks.watch)
 
+    def part(self, rows: range) -> Round:
+        """The same question about some replicates that stand side by side."""
+        return replace(
+            self,
+            ticket=self.ticket.part(rows),
+            channels=part(self.channels, rows),
+            warm=part(self.warm, rows),
+            rows=self.rows and self.rows.part(rows),
+            starts=self.starts[rows.start : rows.stop],
+        )
+
     def only(self, r: int) -> Round:
         """The same question about one replicate."""
         start = self.starts[r] if self.starts else self.start
-        return replace(
-            self,
-            ticket=self.ticket.only(r),
-            channels=only(self.channels, r),
-            warm=only(self.warm, r),
-            rows=self.rows and self.rows.only(r),
-            start=start,
-            starts=(),
-        )
+        return replace(self.part(range(r, r + 1)), start=start, starts=())
 
     @property
     def name(self) -> str:
@@ -249,7 +261,7 @@ class Trained:
     train_measure: Tensor  # [R] the goal's measure on the whole training split, at the end
     diverged: Tensor  # [R] bool: a loss was not finite
     steps: Tensor  # [R] int64, optimizer steps spent
-    seconds: float  # wall time of training and evaluation
+    seconds: float  # of training and evaluation; of replicates side by side, all of theirs together
     joules: Tensor = field(default_factory=unmeasured)  # [2] of CPU packages and GPU, NaN = no counter
     engine: str = ""  # what computed it, as far as the last bits depend on that
     memo: Tree = field(default_factory=dict)  # what a watching method remembered

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from mmap import mmap
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -42,5 +45,22 @@ class Mapped:
         """The same, read to `device`."""
         return Mapped(self.file, self.rows, device)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As the file's name: a process beside this one maps it too."""
+        file = root = self.file
+        while isinstance(root.base, np.memmap):
+            root = root.base
+        if not (isinstance(root, np.memmap) and isinstance(root.base, mmap) and file.flags.c_contiguous):
+            return Mapped, (np.asarray(file), self.rows, self.device)
+        offset = root.offset + file.ctypes.data - root.ctypes.data  # a slice tells that of the whole
+        return opened, (root.filename, file.dtype, file.shape, offset, self.rows, self.device)
+
     def _read(self, rows: Tensor) -> Tensor:
         return torch.from_numpy(self.file[rows.numpy()]).to(self.device)
+
+
+def opened(
+    name: str, dtype: np.dtype, shape: tuple[int, ...], offset: int, rows: Tensor, device: torch.device | str
+) -> Mapped:
+    """Rows of an array in a file."""
+    return Mapped(np.memmap(name, dtype, "r", offset, shape), rows, device)

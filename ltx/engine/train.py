@@ -33,14 +33,14 @@ def alike(task: Task, round: Round) -> bool:
 
 
 def joined(parts: Sequence[Trained]) -> Trained:
-    """R replicates that were trained one by one as one outcome."""
+    """Replicates that were trained apart, some by some in their order, as one outcome."""
     steps = torch.cat([part.curve.step for part in parts]).unique()
 
     def aligned(key: str) -> Tensor:
-        rows = torch.full((len(parts), len(steps)), torch.nan)
-        for row, part in zip(rows, parts, strict=True):
-            row[torch.searchsorted(steps, part.curve.step)] = part.curve.tree()[key][0]
-        return rows
+        blocks = [torch.full((len(part.steps), len(steps)), torch.nan) for part in parts]
+        for block, part in zip(blocks, parts, strict=True):
+            block[:, torch.searchsorted(steps, part.curve.step)] = part.curve.tree()[key]
+        return torch.cat(blocks)
 
     def stacked(trees: Sequence[Tree]) -> Tree:
         return {name: torch.cat([tree[name] for tree in trees]) for name in trees[0]}
@@ -58,6 +58,6 @@ def joined(parts: Sequence[Trained]) -> Trained:
         seconds=sum(part.seconds for part in parts),
         joules=torch.stack([part.joules for part in parts]).sum(0),
         memo=stacked([part.memo for part in parts]),
-        engine=" + ".join(sorted({part.engine for part in parts})),
+        engine=" + ".join(sorted({engine for part in parts for engine in part.engine.split(" + ")})),
         optimizer=stacked([part.optimizer for part in parts]),
     )

@@ -20,7 +20,7 @@ CHECKPOINT_SECONDS = 60.0
 class Checkpoint:
     """One round's, or one replicate's of it: saved every so often, and when the run is asked to stop.
 
-    It counts only where `place` is what its header says: run, level, role, draw, start, replicate, question.
+    It counts only where `place` is what its header says: run, level, role, draw, start, replicates, question.
     """
 
     path: Path
@@ -40,9 +40,15 @@ class Checkpoint:
         return found.tree
 
     def part(self, r: int) -> Checkpoint:
-        """The same for one replicate of the round."""
-        path = self.path.with_name(f"state_{r}.safetensors")
-        return Checkpoint(path, {**self.place, "replicate": r}, self.stop, self.every, self.root)
+        """The same for one replicate of what is kept here."""
+        return self.of(range(r, r + 1))
+
+    def of(self, rows: range) -> Checkpoint:
+        """The same for some replicates of what is kept here."""
+        first = self.place.get("replicates", [0])[0]
+        mine = [first + rows.start, first + rows.stop]
+        path = self.path.with_name(f"state_{mine[0]}_{mine[1]}.safetensors")
+        return Checkpoint(path, {**self.place, "replicates": mine}, self.stop, self.every, self.root)
 
     def due(self) -> bool:
         """Whether it is time to save."""
@@ -56,4 +62,4 @@ class Checkpoint:
             raise Interrupted
 
     def _header(self) -> dict[str, Any]:
-        return {"replicate": None, **self.place, "kind": "checkpoint"}
+        return {"replicates": None, **self.place, "kind": "checkpoint"}

@@ -20,10 +20,11 @@ from ltx.core.sealed import SCHEMA
 from ltx.core.task import Task
 from ltx.core.ticket import Round
 from ltx.engine.device import tuned
-from ltx.engine.executors import choose, demand_engine
+from ltx.engine.executors import Executor, choose, demand_engine
 from ltx.errors import Interrupted, UserError, demand
 from ltx.experiment.growth import Growth, there
 from ltx.experiment.journal import Journal
+from ltx.experiment.lanes import Lanes, shares
 from ltx.experiment.loop import play
 from ltx.experiment.machine import machine
 from ltx.experiment.progress import Progress, Several
@@ -53,12 +54,14 @@ def _execute(composed: Composed, show: Progress, *, logged: bool) -> Path:
     run.check(task.data.shape, task.layers, plan)
     demand_engine(task, plan)
     folder = composed.folder(fingerprint)
-    with logging_to(folder / LOG) if logged else nullcontext(), stopping() as stop:
+    executor = choose(task, Round(0, task.dense(), plan))
+    lanes = Lanes(task, *shares(run, task, plan, executor))
+    with logging_to(folder / LOG) if logged else nullcontext(), lanes, stopping() as stop:
         about = {"config": composed.config, **machine(device)}
         tag = composed.tag(fingerprint)
         opened = Store(folder, task, tag, about, stop, run.checkpoint_seconds, seconds)
         with opened as store, Heartbeat(folder) as beat:
-            complete(composed, task, plan, store, show, beat)
+            complete(composed, task, plan, store, show, beat, lanes, executor)
     return folder
 
 
@@ -74,12 +77,19 @@ def patience() -> float:
 
 
 def complete(
-    composed: Composed, task: Task, plan: Plan, store: Store, show: Progress, beat: Heartbeat
+    composed: Composed,
+    task: Task,
+    plan: Plan,
+    store: Store,
+    show: Progress,
+    beat: Heartbeat,
+    lanes: Lanes,
+    executor: type[Executor],
 ) -> None:
     """Train what is missing of a run whose folder we hold, and publish it."""
     growth = Growth.of(composed.run, there(store.folder, store.tag))
     whole = composed.grown(growth.whole)
-    about = {"schema": SCHEMA, "tag": store.tag, **facts(whole, task, plan), **machine(task.device)}
+    about = {"schema": SCHEMA, "tag": store.tag, **facts(whole, task, executor), **machine(task.device)}
     told = Several(show, beat)
     journal = Journal(store, whole.config, about, Checks(), told)
     if (was := journal.before.get("tag", store.tag)) != store.tag:
@@ -88,10 +98,11 @@ def complete(
             "choose another out=DIR"
         )
     journal.checks.passed.update(journal.before.get("checks", {}))
+    where = f"{lanes.count} lanes on {about['device']}" if lanes.count > 1 else about["device"]
     show.say(
         f"{composed.name}: {about['method']} on {about['dataset']}, {task.describe()}, "
         f"seeds {task.seeds[0]}..{task.seeds[-1]}, {plan.steps} steps a round, "
-        f"replicates {about['engine']}, {about['device']}, engine {task.engine}\nresults go to {store.folder}"
+        f"replicates {about['engine']}, {where}, engine {task.engine}\nresults go to {store.folder}"
     )
     if composed.dropped:
         show.say(f"left out of {composed.name}, for what was chosen instead: {', '.join(composed.dropped)}")
@@ -107,7 +118,7 @@ def complete(
     try:
         with show, mirroring(composed, store.folder, show) as mirrors, journal:
             told.shows += mirrors
-            play(growth, task, plan, journal)
+            play(growth, task, plan, journal, lanes)
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted(
             f"stopped; everything so far is in {store.folder}, the same command continues"
@@ -171,10 +182,9 @@ def logging_to(path: Path) -> Iterator[None]:
             os.close(before)
 
 
-def facts(composed: Composed, task: Task, plan: Plan) -> dict[str, Any]:
+def facts(composed: Composed, task: Task, executor: type[Executor]) -> dict[str, Any]:
     """What a reader of the manifest needs to know about an experiment besides its configuration."""
     splits = {name: getattr(task.data, name) for name in ("train", "val", "test")}
-    executor = choose(task, Round(0, task.dense(), plan))
     return {
         "command": composed.command,
         "config": composed.name,

@@ -13,16 +13,16 @@ from ltx.core.recipe import Plan
 from ltx.core.session import Session
 from ltx.core.task import Task
 from ltx.core.ticket import Round, Trained
-from ltx.engine.train import train
 from ltx.errors import NothingLeft
 from ltx.experiment.growth import Growth
 from ltx.experiment.journal import Journal, MethodTables
+from ltx.experiment.lanes import Lanes
 from ltx.experiment.packing import ticket_identity
 from ltx.methods.base import Search
 from ltx.pruning.controls import CONTROLS, LAYERWISE
 
 
-def play(growth: Growth, task: Task, plan: Plan, journal: Journal) -> None:
+def play(growth: Growth, task: Task, plan: Plan, journal: Journal, lanes: Lanes) -> None:
     """Let the method ask for tickets until it has no more questions; train each one once, and its controls.
 
     Resuming is replaying: the method is driven again and the journal answers for the rounds already trained.
@@ -39,20 +39,23 @@ def play(growth: Growth, task: Task, plan: Plan, journal: Journal) -> None:
         checks.counts(round.ticket, round.kept, f"level {round.level}")
         if parent is not None and method.nested:
             checks.nested(round.ticket.mask, parent.mask, f"level {round.level}")
-        trained, parent = settle(task, round, journal, lost, method.tables), round.ticket
+        beside = controls(growth.whole, task, round, checks)
+        wanted = [one for one in beside if growth.wants(one) or journal.has(one)]
+        lanes.start([round, *wanted], journal)
+        trained, parent = settle(round, journal, lanes, lost, method.tables), round.ticket
         lost = lost | trained.diverged
-        for control in controls(growth.whole, task, round, checks):
-            if growth.wants(control) or journal.has(control):
-                settle(task, control, journal, lost)
+        for control in wanted:
+            settle(control, journal, lanes, lost)
 
 
 def settle(
-    task: Task, round: Round, journal: Journal, lost: torch.Tensor, told: MethodTables | None = None
+    round: Round, journal: Journal, lanes: Lanes, lost: torch.Tensor, told: MethodTables | None = None
 ) -> Trained:
     """A round's outcome: known, or trained now."""
 
     def now() -> Trained:
-        return train(task, round, Session(journal.checks, journal.store.checkpoint(round), journal.show.tick))
+        session = Session(journal.checks, journal.store.checkpoint(round), journal.show.tick)
+        return lanes.train(round, session)
 
     return journal.settle(round, now, lost, told)
 

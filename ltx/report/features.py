@@ -101,7 +101,8 @@ def trees_say(folder: Path) -> Iterator[str]:
     if trees.empty:
         return
     measure = next(str(column) for column in trees if str(column).startswith("test_"))
-    for level, rows in trees.groupby("level"):
+    for _, rows in trees.groupby("level"):
+        level = int(rows.level.iloc[0])
         which = f"the {rows.features.max()} features of level {level}" if level else "all features"
         spread = "" if len(rows) < 2 else f" ± {rows[measure].std():.3f}"
         yield f"trees on {which}: {measure.replace('_', ' ')} {rows[measure].mean():.3f}{spread}, n {len(rows)}"

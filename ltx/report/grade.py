@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from itertools import product
 from math import isfinite, nan
 from pathlib import Path
@@ -16,12 +17,13 @@ import pandas as pd
 from scipy.stats import t
 
 from ltx.errors import Damaged, UserError, unknown
-from ltx.files import read_yaml
+from ltx.files import read_bytes, read_yaml
 from ltx.report.quantities import QUANTITIES, Absent, Networks
 from ltx.report.runs import Experiment, find_runs, pool, read_run, typed
 
 FORM: dict[str, Any] = {"paper": str, "needs": dict, "seeds": int, "claims": list}
 RESAMPLES = 3125  # 5 seeds in every order; more seeds are drawn from, with a generator of its own
+ABOUT = ("model", "dataset", "method")
 VERDICTS = ("inside", "outside", "not comparable", "not enough seeds")
 
 
@@ -38,7 +40,10 @@ class Claim:
     unit: str = ""  # % | points | "" : how people read the value
     words: Mapping[str, Any] = field(default_factory=dict)  # at, role, when, control, down_to
     paper: str = ""
-    needs: Mapping[str, str] = field(default_factory=dict)
+    needs: Mapping[str, str] = field(default_factory=dict)  # settings without which runs are not comparable
+    of: Mapping[str, str] = field(
+        default_factory=dict
+    )  # settings of the runs that it speaks of, beside ABOUT
     seeds: int = 3
 
 
@@ -85,14 +90,15 @@ def claim(path: Path, entry: Mapping[str, Any], **shared: Any) -> Claim:
     if name not in QUANTITIES:
         raise unknown(f"{path}: quantity", str(name), QUANTITIES)
     takes = set(inspect.signature(QUANTITIES[name]).parameters) - {"networks"}
-    own = {"statement", "source", "quantity", "published", "band", "why", "unit"}
+    own = {"statement", "source", "quantity", "published", "band", "why", "unit", "of"}
     if strange := set(entry) - takes - own:
         raise UserError(
             f"{path}: {name} takes no {min(strange)}; choose from {', '.join(sorted(takes | own))}"
         )
-    if missing := own - {"unit"} - set(entry):
+    if missing := own - {"unit", "of"} - set(entry):
         raise UserError(f"{path}: a claim on {name} lacks {min(missing)}")
     said = {key: entry[key] for key in own & set(entry)} | {"band": tuple(map(float, entry["band"]))}
+    said["of"] = {key: typed(value) for key, value in said.get("of", {}).items()}
     return Claim(**said, words={key: entry[key] for key in takes & set(entry)}, **shared)
 
 
@@ -107,11 +113,8 @@ def grade(paths: Sequence[Path], claims: Path | None = None) -> list[Verdict]:
 
 def about(experiment: Experiment, claim: Claim) -> bool:
     """Whether a claim speaks of such an experiment at all: network, data and method are those it names."""
-    return all(
-        experiment.settings.get(key) == claim.needs[key]
-        for key in ("model", "dataset", "method")
-        if key in claim.needs
-    )
+    named = {key: claim.needs[key] for key in ABOUT if key in claim.needs} | dict(claim.of)
+    return all(experiment.settings.get(key) == value for key, value in named.items())
 
 
 def judge(experiment: Experiment, claim: Claim) -> Verdict:
@@ -125,8 +128,9 @@ def judge(experiment: Experiment, claim: Claim) -> Verdict:
     levels = experiment.levels[experiment.levels.diverged == 0]
     seeds = sorted(levels[levels.level == 0].seed.unique())
     try:
-        value = measured(levels, claim)
-        low, high = interval(levels, claim, seeds)
+        beside = what_was_compared(experiment)
+        value = measured(Networks(levels, compared=beside), claim)
+        low, high = interval(Networks(levels, compared=beside), claim, seeds)
     except Absent as missing:
         return Verdict(name, claim, "not comparable", f"there is {missing}", n=len(seeds))
     few = len(seeds) < claim.seeds
@@ -135,20 +139,27 @@ def judge(experiment: Experiment, claim: Claim) -> Verdict:
     return Verdict(name, claim, verdict, f"{claim.seeds} are needed" * few, value, low, high, len(seeds))
 
 
-def measured(levels: pd.DataFrame, claim: Claim) -> float:
+def what_was_compared(experiment: Experiment) -> pd.DataFrame:
+    """What `ltx compare` found in the runs of an experiment; empty where nobody asked it."""
+    files = [run.path / "compare" / "compare.csv" for run in experiment.runs]
+    found = [pd.read_csv(BytesIO(read_bytes(file))) for file in files if file.is_file()]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def measured(networks: Networks, claim: Claim) -> float:
     """The claim's quantity of these networks: the mean over seeds."""
-    return float(np.mean(QUANTITIES[claim.quantity](Networks(levels), **claim.words)))
+    return float(np.mean(QUANTITIES[claim.quantity](networks, **claim.words)))
 
 
-def interval(levels: pd.DataFrame, claim: Claim, seeds: Sequence[int]) -> tuple[float, float]:
+def interval(networks: Networks, claim: Claim, seeds: Sequence[int]) -> tuple[float, float]:
     """95 % over seeds: Student's t of a value per seed, else the quantiles over resampled seeds."""
-    values = QUANTITIES[claim.quantity](Networks(levels), **claim.words)
+    values = QUANTITIES[claim.quantity](networks, **claim.words)
     if len(seeds) < 2:
         return nan, nan
     if isinstance(values, pd.Series):
         half = t.ppf(0.975, len(values) - 1) * values.std() / len(values) ** 0.5
         return values.mean() - half, values.mean() + half
-    again = [measured(drawn(levels, some), claim) for some in resamples(seeds)]
+    again = [measured(Networks(drawn(networks.levels, some)), claim) for some in resamples(seeds)]
     low, high = np.quantile(again, [0.025, 0.975])
     return float(low), float(high)
 
@@ -195,9 +206,9 @@ def compared(v: Verdict) -> str:
         return v.reason
     unit = v.claim.unit
     ends = f" ({shown(v.low, unit)} to {shown(v.high, unit)})" * isfinite(v.low)
-    told = f"published {shown(v.claim.published, unit)}, ours {shown(v.value, unit)}{ends}, n = {v.n}"
+    said = f"published {shown(v.claim.published, unit)}, ours {shown(v.value, unit)}{ends}, n = {v.n}"
     return (
-        f"{told}; accepted {' to '.join(shown(end, unit) for end in v.claim.band)}"
+        f"{said}; accepted {' to '.join(shown(end, unit) for end in v.claim.band)}"
         + f"; {v.reason}" * bool(v.reason)
     )
 

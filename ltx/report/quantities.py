@@ -7,7 +7,7 @@ besides; it returns one number for each seed, or, where only means can be compar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -24,14 +24,17 @@ class Networks:
 
     levels: pd.DataFrame
     measure: str = "accuracy"
+    compared: pd.DataFrame = field(default_factory=pd.DataFrame)  # rows of compare.csv, where there are any
 
-    def of(self, role: str, at: float | None = None) -> pd.DataFrame:
-        """The networks of a role, of the level nearest to a density; a row a seed, draws averaged."""
+    def of(self, role: str, at: float | None = None, level: int | None = None) -> pd.DataFrame:
+        """The networks of a role, of a level or the one nearest to a density; a row a seed, draws averaged."""
         rows = self.levels[(self.levels.role == role) & (self.levels.level > 0)]
         if at == 1 or role == "dense":
             rows = self.levels[(self.levels.role == "ticket") & (self.levels.level == 0)]
+        elif level is not None:
+            rows = rows[rows.level == level]
         if rows.empty:
-            raise Absent(f"no {role}")
+            raise Absent(f"no {role}" + f" of level {level}" * (level is not None))
         if at is not None:
             there = rows.density.unique()
             nearest = min(there, key=lambda density: abs(density - at))
@@ -45,6 +48,12 @@ class Networks:
     def dense(self) -> pd.DataFrame:
         """The dense networks, a row a seed."""
         return self.of("dense")
+
+    def beside(self, role: str, at: float) -> pd.DataFrame:
+        """The same networks as `ltx compare` set them beside each other, a row a seed."""
+        if self.compared.empty:
+            raise Absent("no compare.csv: `ltx compare` writes it")
+        return Networks(self.compared).of(role, at)
 
     def accuracy(self, rows: pd.DataFrame, when: str) -> pd.Series:
         """The measure on test data, `when` is early_stop or final."""
@@ -119,9 +128,30 @@ def accuracy(networks: Networks, at: float = 1, role: str = "ticket", when: str 
     return networks.accuracy(networks.of(role, at), when)
 
 
+def accuracy_of_level(networks: Networks, level: int, role: str = "ticket", when: str = "final") -> pd.Series:
+    """Test accuracy at a level: of methods whose claims name channels or features, and no density of weights."""
+    return networks.accuracy(networks.of(role, level=level), when)
+
+
 def error(networks: Networks, at: float = 1, role: str = "ticket", when: str = "final") -> pd.Series:
     """One less the test accuracy."""
     return 1 - networks.accuracy(networks.of(role, at), when)
+
+
+def ensemble_gain(networks: Networks, at: float, role: str = "ticket") -> pd.Series:
+    """Test accuracy of the ensemble of all seeds less that of each of them."""
+    rows = networks.beside(role, at)
+    return rows.ensemble - rows.accuracy
+
+
+def disagreement(networks: Networks, at: float, role: str = "ticket") -> pd.Series:
+    """The share of test examples that a network classifies otherwise than those of the other seeds."""
+    return networks.beside(role, at).disagreement
+
+
+def solution_disagreement(networks: Networks, at: float, role: str = "ticket") -> pd.Series:
+    """The share of test examples classified otherwise than by what the mask was cut from."""
+    return networks.beside(role, at).solution_disagreement
 
 
 def least_train_accuracy(networks: Networks, down_to: float) -> pd.Series:
@@ -142,7 +172,11 @@ QUANTITIES: dict[str, Quantity] = {
         smallest_matching_density,
         smallest_density_as_fast,
         accuracy,
+        accuracy_of_level,
         error,
+        ensemble_gain,
+        disagreement,
+        solution_disagreement,
         least_train_accuracy,
     )
 }

@@ -21,6 +21,7 @@ from ltx.console import Console
 from ltx.errors import Interrupted, demand, plain
 from ltx.experiment.tables import table
 from ltx.files import write
+from ltx.manifest import enter
 from ltx.report.figures.bench import draw
 from ltx.study.export import Wish
 from ltx.study.formats import Model
@@ -93,6 +94,8 @@ def bench(
     if stopped and not all_[0].facts:
         raise Interrupted("stopped before anything was measured")
     keep(folder, notes, all_, threads, batch)
+    for run in asked:
+        enter(run, folder.iterdir())
     if stopped:
         raise Interrupted(f"stopped; what was measured until then is in {folder}")
     return folder

@@ -22,6 +22,8 @@ from ltx.engine.evaluate import own_outputs
 from ltx.errors import UserError, demand
 from ltx.experiment.tables import table
 from ltx.files import write
+from ltx.manifest import enter
+from ltx.report.figures.networks import draw
 from ltx.report.networks import summarized
 from ltx.study.line import barrier, between
 from ltx.study.reopen import Kept, diverged, load_task, reopen, trained_levels
@@ -73,6 +75,8 @@ def compare(
     out = folder / "compare"
     write(out / "compare.csv", table(NETWORKS, rows), folder)
     write(out / "compare.md", summarized(out / "compare.csv").encode(), folder)
+    drawn = draw(out, f"{manifest['config']} · {manifest['method']}: how far networks agree")
+    enter(folder, [out / "compare.csv", out / "compare.md", *drawn])
     return out
 
 
@@ -101,7 +105,7 @@ def measured(
         mine = group(folder, task, level, place.parent.name)
         found = columns(task, plan, mine, dense)
         if level:
-            parent = group(folder, task, level - 1 if nested else 0, "ticket")
+            parent = group(folder, task, *origin(folder, level, nested))
             found |= solution(task, plan, mine, parent, Kept(folder, level, None, mine.role, mine.draw).mask)
         if beside and (beside[0] / f"level_{level:02d}" / place.parent.name).is_dir():
             found["other_disagreement"] = between_runs(mine, group(*beside, level, place.parent.name))
@@ -109,6 +113,12 @@ def measured(
         for r, seed in enumerate(task.seeds):
             values = [float(found[name][r]) if name in found else float("nan") for name in NETWORKS[5:]]
             yield level, mine.role, mine.draw, density[r], seed, *(round(value, 6) for value in values)
+
+
+def origin(folder: Path, level: int, nested: bool) -> tuple[int, str]:
+    """Which round's weights a level's mask was cut from: a search of its own, the level before, or the dense one's."""
+    searched = (folder / f"level_{level:02d}" / "search" / "trained.safetensors").exists()
+    return (level, "search") if searched else (level - 1 if nested else 0, "ticket")
 
 
 def densities(folder: Path, task: Task, mine: Group) -> list[float]:

@@ -221,6 +221,12 @@ def named(level: int, k: int) -> str:
 
 def tabulate(out: Path, tag: str) -> None:
     """Write connect.csv and barriers.csv of every answer in the folder that is the run's."""
+    for name, content in tables(out, tag).items():
+        write(out / name, content)
+
+
+def tables(out: Path, tag: str) -> dict[str, bytes]:
+    """connect.csv and barriers.csv of every answer in the folder that is the run's; nothing if there is none."""
     found = [known for path in out.glob("level_*.safetensors") if (known := read(path, {"tag": tag}))]
     lines: list[tuple[Any, ...]] = []
     barriers: list[tuple[Any, ...]] = []
@@ -234,9 +240,7 @@ def tabulate(out: Path, tag: str) -> None:
             for i in range(POINTS):
                 errors = (number(train_error[r, i]), number(test_error[r, i]))
                 lines.append((*key, round(i / (POINTS - 1), 6), *errors))
-    if found:
-        write(out / "connect.csv", table(LINES, lines))
-        write(out / "barriers.csv", table(BARRIERS, barriers))
+    return {"connect.csv": table(LINES, lines), "barriers.csv": table(BARRIERS, barriers)} if found else {}
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ltx.core.task import Task
 from ltx.data.base import Data, Pixels
 from ltx.errors import UserError, demand, unknown
 from ltx.files import read_csv, write
+from ltx.manifest import enter
 from ltx.pruning.compact import Compactor, layers
 from ltx.pruning.size import Size, size
 from ltx.study.formats import FORMATS, Deployed, Model, installed, int8, opened
@@ -95,7 +96,9 @@ def export(
         content = int8(content, pixels(task, "train")[:CALIBRATION])
     write(path, content)
     model = opened(path) if format.open else torch_model(network.network)
-    return [path, *beside(path, network, measured(model, network), as_int8=as_int8, graph=bool(format.open))]
+    more = beside(path, network, measured(model, network), as_int8=as_int8, graph=bool(format.open))
+    enter(folder, [path, *more])
+    return [path, *more]
 
 
 # -- which network

@@ -18,7 +18,8 @@ from ltx.experiment.store import Store
 from ltx.study.findings import Findings
 
 CLOSE = 2e-3
-"""How far an accuracy measured again may lie from the stored one: another machine adds in another order."""
+"""How far what is measured again may lie from the stored value, of values above 1 as a share of them: another
+machine adds in another order."""
 
 
 class Missing(Exception):
@@ -83,17 +84,22 @@ class Saved:
 
 
 def measure_again(found: Findings, task: Task, round: Round, trained: Trained, place: Path) -> None:
-    """The final test and validation measures, from the saved weights and the data."""
-    last, rows = trained.curve.last(), torch.arange(task.replicates)
+    """The loss and the measures at the end of training, from the saved weights and the data."""
+    last, rows, stored = trained.curve.last(), torch.arange(task.replicates), trained.curve.tree()
     for split in ("val", "test"):
         measured = evaluate(task.goal, Saved(task, trained.final), task.data, getattr(task.data, split))
-        now, was = measured[task.goal.measure], getattr(trained.curve, f"{split}_measure")[rows, last]
-        apart = float((now - was)[~trained.diverged].abs().max()) if (~trained.diverged).any() else 0.0
-        exact = "to the bit" if apart == 0 else f"within {CLOSE:g}"
-        found.hold(
-            f"the {split} {task.goal.measure} at the end is that of the saved weights, {exact}",
-            apart <= CLOSE,
-            place / "trained.safetensors",
-            f"its curve ends at {was.tolist()}",
-            f"its weights make {now.tolist()}",
-        )
+        for name, now in measured.items():
+            column = f"{split}_{'measure' if name == task.goal.measure else name}"
+            if column not in stored:
+                continue
+            was = stored[column][rows, last]
+            off = ((now - was).abs() / was.abs().clamp(min=1))[~trained.diverged]
+            apart = float(off.max()) if len(off) else 0.0
+            exact = "to the bit" if apart == 0 else f"within {CLOSE:g}"
+            found.hold(
+                f"the {split} {name.replace('_', ' ')} at the end is that of the saved weights, {exact}",
+                apart <= CLOSE,
+                place / "trained.safetensors",
+                f"its curve ends at {was.tolist()}",
+                f"its weights make {now.tolist()}",
+            )

@@ -8,6 +8,7 @@ together, but for the accuracies that `--data` measures again.
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ from ltx.core.ticket import below, digest
 from ltx.data.download import Downloaded
 from ltx.errors import Damaged, InvariantError, UserError
 from ltx.experiment.growth import Growth, there
+from ltx.experiment.lanes import Lanes
 from ltx.experiment.loop import play
 from ltx.experiment.store import Another
 from ltx.files import read_bytes, read_json, read_yaml
 from ltx.report.runs import COLUMNS, WORDS, demand_possible, find_runs
 from ltx.schema import MANIFEST
+from ltx.study import derived
 from ltx.study.findings import Findings, held
 from ltx.study.reopen import at_home, load_task, open_file, reopen, unpacked_mask
 from ltx.study.replay import Missing, Replay, Witness
@@ -37,15 +40,23 @@ ASIDE = ("status.json", "log.txt", ".lock", "manifest.json")
 
 
 def verify(paths: list[Path], *, data: bool = False) -> list[Findings]:
-    """Check every run at or below the paths; `data`: measure accuracies again. Raises UserError if there is none."""
-    return [verify_run(folder, data=data) for folder in find_verifiable(paths)]
+    """Check every run and every sweep at or below the paths; `data`: measure losses and accuracies again.
+
+    Raises UserError if there is none.
+    """
+    plans = [file for path in paths for file in derived.plans(path)]
+    runs = [verify_run(folder, data=data) for folder in find_verifiable(paths, plans)]
+    return runs + [derived.sweep(file) for file in plans]
 
 
-def find_verifiable(paths: list[Path]) -> list[Path]:
-    """Runs, also such as have lost their tables."""
-    bare = {path for path in paths if (path / manifest.FILE).exists()}
+def find_verifiable(paths: list[Path], plans: list[Path]) -> list[Path]:
+    """Runs, also such as have lost their tables, and those of the plans."""
+    bare = [path for path in paths if (path / manifest.FILE).exists()]
+    bare += [folder for file in plans for folder in derived.planned(file)]
     rest = [path for path in paths if path not in bare]
-    return sorted({*bare, *(find_runs(rest) if rest else [])})
+    with suppress(UserError) if plans else nullcontext():  # a sweep's own folder has no run in it
+        bare += find_runs(rest) if rest else []
+    return sorted({folder.resolve(): folder for folder in reversed(bare)}.values())
 
 
 def verify_run(folder: Path, *, data: bool = False) -> Findings:
@@ -75,6 +86,7 @@ def verify_run(folder: Path, *, data: bool = False) -> Findings:
         found.unchecked.append("rounds, tickets, controls, and tables by their rounds: only tables were kept")
         return found
     rounds(found, folder, said)
+    derived.connections(found, folder, said)
     if not found.broken:
         chain(found, folder, said, data=data)
     return found
@@ -170,7 +182,7 @@ def chain(found: Findings, folder: Path, said: dict[str, Any], *, data: bool) ->
     replay = Replay(witness, said, found if data else None)
     growth = Growth.of(run, there(folder, said["tag"]))
     try:
-        play(growth, task, run.recipe.plan(len(task.data.train)), replay)  # type: ignore[arg-type]
+        play(growth, task, run.recipe.plan(len(task.data.train)), replay, Lanes(task))  # type: ignore[arg-type]
     except Missing as gone:
         over = said.get("status") == "complete"
         found.hold(
