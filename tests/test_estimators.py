@@ -47,7 +47,9 @@ def test_a_regression_chooses_by_itself():
     model = ltx.LassoNetRegressor(**QUICK).fit(x, y)
     assert model.score(x, y) > 0.3
     assert 1 <= model.get_support().sum() <= 10
-    assert model.lambda_ > 0
+    fewer = ltx.LassoNetRegressor(n_features=3, **QUICK | {"path_multiplier": 1.1}).fit(x, y)
+    assert fewer.get_support().sum() == 3
+    assert fewer.lambda_ > model.lambda_ >= 0  # all features stay at 0
     two = model.fit(x, np.stack([y, -y], 1)).predict(x)
     assert two.shape == (len(x), 2)
 
