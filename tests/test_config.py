@@ -428,7 +428,9 @@ NAMES = {
     "mice_lassonet": "a0ff71ed69f7",
     "mnist_lenet": "ac92c89fb456",
     "mnist_lenet5_gmp": "eb81ffedc139",
+    "mnist_lenet5_snip": "d96b8038a667",
     "mnist_lenet_quick": "447f657d4227",
+    "mnist_lenet_snip": "6876fd74c4b2",
     "mnist_to_fashion": "cd792a25810b",
 }
 

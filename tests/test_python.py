@@ -91,7 +91,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(results):
 
 
 def test_config_and_manifest_are_the_run_s(results):
-    assert results.config["model"] == {"name": "lenet", "hidden": [16]}
+    assert results.config["model"] == {"name": "lenet", "hidden": [16], "weights": None, "fresh": []}
     assert results.manifest["status"] == "complete"
     assert results.manifest["seeds"] == [0, 1]
 
